@@ -5,8 +5,9 @@
 (* `python -m walrus.tlc trace` writes the runs as module TraceData.       *)
 (*                                                                         *)
 (* Runs that begin alike share that: run w is another run up to its event  *)
-(* Shared[w], which has w among its Forks, and goes on with Traces[w]. So  *)
-(* a hundred variants of a run cost little more than the run.              *)
+(* Shared[w], which has w among its Forks, and goes on with the events     *)
+(* whose numbers are in Traces[w]. So a hundred variants of a run cost     *)
+(* little more than the run.                                               *)
 (***************************************************************************)
 EXTENDS Naturals, Sequences, TLC, TraceData
 
@@ -14,7 +15,7 @@ VARIABLES
     which,               \* which of the runs
     l                    \* its next event
 
-Event == Traces[which][l - Shared[which]]
+Event == Events[Traces[which][l - Shared[which]]]
 Last == Shared[which] + Len(Traces[which])
 Has(e, field) == field \in DOMAIN e
 

@@ -16,7 +16,7 @@ from walrus.tlc import main as tlc
 from walrus.tlc import traces
 from walrus.tlc.referee import Referee
 from walrus.tlc.run import SpecError, TlcResult
-from walrus.tlc.trace_spec import Event
+from walrus.tlc.trace_spec import Event, Forest
 from walrus.tlc.trace_walrus import WALRUS, data_plane
 from walrus.tlc.traces import read_events, read_lines, validate
 
@@ -207,7 +207,7 @@ def test_more_runs_than_one_jvm_has_room_for_are_judged_in_batches(monkeypatch: 
     """TLC ran out of memory on all the corrupted runs of `make deep` together."""
     whole = rollover()[:-2]
     runs = {"first": whole, "second": rollover()[:-1], "third": whole, "fourth": whole}
-    monkeypatch.setattr(traces, "MAX_EVENTS", len(WALRUS.parts(whole)[""]) * 2 + 2)
+    monkeypatch.setattr(traces, "MAX_TEXT", of_one([data_plane(whole)]).text + 1)
     sizes, follow = list[int](), traces._Parts.follow
 
     def counted(batch: traces._Parts, stuck: tuple[int, int], timeout: float) -> TlcResult:
@@ -219,6 +219,22 @@ def test_more_runs_than_one_jvm_has_room_for_are_judged_in_batches(monkeypatch: 
     assert sizes == [2, 2]
     assert [verdict.name for verdict in verdicts] == list(runs)
     assert [verdict.accepted for verdict in verdicts] == [True, False, True, True]
+
+
+def of_one(runs: list[list[Event]]) -> Forest:
+    forest = Forest()
+    for run in runs:
+        forest.add(run, {})
+    return forest
+
+
+def test_variants_of_a_run_are_little_text_and_all_of_it_is_counted() -> None:
+    """TLC keeps what it has parsed. Each event of each variant was written; one seed filled a JVM."""
+    run = data_plane(failover())
+    variants = of_one([run, *(run[:dropped] + run[dropped + 1 :] for dropped in range(len(run)))])
+    assert variants.text < 3 * of_one([run]).text
+    written = variants.definitions()
+    assert 0.9 < variants.text / len(written["Events"] + written["Traces"]) < 1.1
 
 
 def test_a_run_gets_no_commit_that_only_another_run_goes_on_with() -> None:

@@ -7,7 +7,7 @@ same way for every spec.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -38,9 +38,8 @@ class TraceSpec:
     step_constraint: str = ""
     """What each step must satisfy, besides `Sound`, which each state must satisfy."""
 
-    def module(self, whole: Sequence[Run], runs: Sequence[Run], stuck: tuple[int, int]) -> str:
-        """Return the module TraceData; `runs` are this spec's events of the `whole` runs."""
-        forest = Forest([self.definitions([run]) for run in whole], runs)
+    def module(self, whole: Sequence[Run], forest: Forest, stuck: tuple[int, int]) -> str:
+        """Return the module TraceData; `forest` has this spec's events of the `whole` runs."""
         defined = {"StuckTrace": str(stuck[0]), "StuckAt": str(stuck[1])}
         defined |= self.definitions(whole) | forest.definitions()
         lines = [f"{name} == {text}" for name, text in defined.items()]
@@ -67,36 +66,56 @@ def in_one(events: Callable[[Run], list[Event]]) -> Callable[[Run], dict[str, li
 class Forest:
     """Runs that begin alike, stored once: each is a root, or branches off a root after `shared` events.
 
-    `preambles` is what each run says about itself: only runs with equal preambles can share events.
+    And each different event is stored once, what branches off being a list of their numbers: runs that begin
+    alike are mostly one run with one change, so they go on alike, too.
     """
 
-    def __init__(self, preambles: Sequence[object], runs: Sequence[Run]) -> None:
-        self._runs = runs
+    def __init__(self) -> None:
         self.root: list[int] = []
         """For each run the run that it branches off, from 0; a root has its own number."""
         self.shared: list[int] = []
-        for number, run in enumerate(runs):
-            roots = [other for other in range(number) if self.root[other] == other]
-            alike = {
-                other: common(run, runs[other]) for other in roots if preambles[other] == preambles[number]
-            }
-            best = max(alike, key=lambda other: alike[other], default=number)
-            self.root.append(best if alike.get(best) else number)
-            self.shared.append(alike.get(best, 0) if alike.get(best) else 0)
+        self.text = 0
+        """So many characters are its events and their numbers in TraceData."""
+        self._runs: list[Run] = []
+        self._preambles: list[object] = []
+        self._tails: list[list[int]] = []
+        self._numbers: dict[str, int] = {}
+
+    def add(self, run: Run, preamble: object) -> None:
+        """Add a run. `preamble` is what it says about itself: only runs with equal ones can share events."""
+        number = len(self._runs)
+        roots = [other for other in range(number) if self.root[other] == other]
+        alike = {
+            other: common(run, self._runs[other]) for other in roots if self._preambles[other] == preamble
+        }
+        best = max(alike, key=lambda other: alike[other], default=number)
+        shared = alike.get(best, 0)
+        self.root.append(best if shared else number)
+        self.shared.append(shared)
+        self._runs.append(run)
+        self._preambles.append(preamble)
+        self._tails.append([self._number(_record(event)) for event in run[shared:]])
+
+    def _number(self, record: str) -> int:
+        if record not in self._numbers:
+            self._numbers[record] = len(self._numbers) + 1
+            self.text += len(record)
+        number = self._numbers[record]
+        self.text += len(f"{number}, ")
+        return number
 
     def definitions(self) -> dict[str, str]:
         """Return the definitions that FollowTrace.tla needs."""
-        tails = [run[shared:] for run, shared in zip(self._runs, self.shared, strict=True)]
-        written = ("<<\n" + ",\n".join("  " + _record(event) for event in tail) + "\n>>" for tail in tails)
         forks = [
             {other + 1 for other, root in enumerate(self.root) if root == number != other}
-            for number in range(len(self._runs))
+            for number in range(len(self.root))
         ]
         return {
             "Roots": tla_set({root + 1 for root in self.root}),
             "Shared": f"<<{', '.join(map(str, self.shared))}>>",
             "Forks": f"<<{', '.join(map(tla_set, forks))}>>",
-            "Traces": "<<\n" + ",\n".join(written) + "\n>>",
+            "Events": _lines(self._numbers),
+            "Traces": _lines(f"<<{', '.join(map(str, tail))}>>" for tail in self._tails),
         }
 
     def followed(self, reached: Mapping[int, int]) -> list[int]:
@@ -143,6 +162,10 @@ def tla(value: object, name: str = "") -> str:
 def tla_set(values: Sequence[object] | set[Any]) -> str:
     """Return a set in TLA+, sorted."""
     return f"{{{', '.join(map(tla, sorted(values)))}}}"
+
+
+def _lines(values: Iterable[str]) -> str:
+    return "<<\n  " + ",\n  ".join(values) + "\n>>"
 
 
 def _record(event: Event) -> str:

@@ -36,8 +36,8 @@ from walrus.tlc.values import Function, Value, format_value, parse_value
 BRIEF_EVENTS = 50_000
 """Of runs with at most so many events, many of which begin alike, TLC makes some 10,000 states."""
 
-MAX_EVENTS = 150_000
-"""Events that one JVM is given, which has all of them in memory. A longer run has a JVM to itself."""
+MAX_TEXT = 2_000_000
+"""Characters of events with which one JVM is full: TLC keeps what it has parsed, some 200 bytes for each."""
 
 LONG = 300
 """Values in the state of a refused run are cut to so many characters: copies of segments can be long."""
@@ -139,12 +139,17 @@ class _Part(NamedTuple):
     events: Run
 
 
-@dataclass(frozen=True, slots=True)
 class _Parts:
     """Parts of runs that are checked against one spec together, in one JVM."""
 
-    spec: TraceSpec
-    parts: Sequence[_Part]
+    def __init__(self, spec: TraceSpec) -> None:
+        self.spec, self.forest = spec, Forest()
+        self.parts: list[_Part] = []
+
+    def add(self, part: _Part) -> None:
+        """Take one more; what begins as another part does is stored once."""
+        self.parts.append(part)
+        self.forest.add(part.events, self.spec.definitions([part.whole]))
 
     def follow(self, stuck: tuple[int, int], timeout: float) -> TlcResult:
         """Have TLC follow the parts, or with `stuck` look for the state before one event."""
@@ -152,7 +157,7 @@ class _Parts:
         nodes = {node for run in whole for node in begin_of(run).get("nodes", [])}
         with tempfile.TemporaryDirectory(prefix="walrus-trace-") as scratch:
             directory = Path(scratch)
-            (directory / "TraceData.tla").write_text(self.spec.module(whole, events, stuck))
+            (directory / "TraceData.tla").write_text(self.spec.module(whole, self.forest, stuck))
             config = directory / f"{self.spec.name.lower()}-trace.cfg"
             config.write_text(self.spec.config(whole, events, nodes, stuck))
             spec = directory / f"{self.spec.name}Trace.tla"
@@ -162,13 +167,10 @@ class _Parts:
 
     def state_before(self, part: _Part, at: int, timeout: float) -> TraceState | None:
         """Follow one part again, with an invariant that the state before its refused event violates."""
-        states = _Parts(self.spec, [part]).follow((1, at + 1), timeout).states
+        alone = _Parts(self.spec)
+        alone.add(part)
+        states = alone.follow((1, at + 1), timeout).states
         return states[-1] if states else None
-
-    def forest(self) -> Forest:
-        """Return the parts with their common beginnings shared."""
-        preambles = [self.spec.definitions([part.whole]) for part in self.parts]
-        return Forest(preambles, [part.events for part in self.parts])
 
 
 _PRINTED = re.compile(r'<<"(REACHED|BROKEN)", (\d+), (\d+)(?:, "(\w+)")?>>')
@@ -210,7 +212,7 @@ def validate(
     """Check whether each of these runs is a behaviour of the specs that it has events of. Raises TlcError.
 
     There is one verdict for each run, spec (`specs` restricts these) and part, and one JVM for each spec and
-    MAX_EVENTS events. `explain` looks up the state before each refused event, which takes a run of TLC for
+    MAX_TEXT characters. `explain` looks up the state before each refused event, which takes a run of TLC for
     each.
     """
     verdicts: dict[str, list[TraceVerdict]] = {name: [] for name in named}
@@ -220,36 +222,32 @@ def validate(
             for name, run in named.items()
             for part, events in (spec.parts(run) or ({"": []} if spec in specs_of(run) else {})).items()
         ]
-        for batch in _batches(parts):
-            for part, verdict in zip(batch, _held_against(spec, batch, explain, timeout), strict=True):
+        for batch in _batches(spec, parts):
+            for part, verdict in zip(batch.parts, _held_against(batch, explain, timeout), strict=True):
                 verdicts[part.run].append(verdict)
     return [verdict for of_run in verdicts.values() for verdict in of_run]
 
 
-def _batches(parts: Sequence[_Part]) -> Iterator[list[_Part]]:
-    """Cut the parts, in their order, into batches of at most MAX_EVENTS events; one part is never cut."""
-    batch: list[_Part] = []
-    events = 0
+def _batches(spec: TraceSpec, parts: Iterable[_Part]) -> Iterator[_Parts]:
+    """Put the parts together, in their order. The part that fills a batch is its last; none is cut."""
+    batch = _Parts(spec)
     for part in parts:
-        if batch and events + len(part.events) > MAX_EVENTS:
+        batch.add(part)
+        if batch.forest.text >= MAX_TEXT:
             yield batch
-            batch, events = [], 0
-        batch.append(part)
-        events += len(part.events)
-    if batch:
+            batch = _Parts(spec)
+    if batch.parts:
         yield batch
 
 
-def _held_against(
-    spec: TraceSpec, parts: Sequence[_Part], explain: bool, timeout: float
-) -> list[TraceVerdict]:
-    runs, found = _Parts(spec, parts), []
-    followed, violated = _told(runs.follow((0, 0), timeout), runs.forest())
-    for number, (part, at) in enumerate(zip(parts, followed, strict=True)):
+def _held_against(batch: _Parts, explain: bool, timeout: float) -> list[TraceVerdict]:
+    found = []
+    followed, violated = _told(batch.follow((0, 0), timeout), batch.forest)
+    for number, (part, at) in enumerate(zip(batch.parts, followed, strict=True)):
         broken = violated.get(number)
         stuck = at < len(part.events) and broken is None
-        state = runs.state_before(part, at, timeout) if explain and stuck else None
-        found.append(_verdict(spec, part, at, violated=broken, state=state))
+        state = batch.state_before(part, at, timeout) if explain and stuck else None
+        found.append(_verdict(batch.spec, part, at, violated=broken, state=state))
     return found
 
 
