@@ -22,7 +22,10 @@ from walrus.storage.batch import Checksum
 RETENTION_VERSION = 3
 """The first version with producers, settings, retention and deletion."""
 
-VERSION = RETENTION_VERSION
+DELETION_VERSION = 4
+"""The first version in which a topic goes with the Seal of its open segment."""
+
+VERSION = DELETION_VERSION
 """The latest version of the encoding of commands and snapshots. A node stops at a later one."""
 
 UNTOLD = RETENTION_VERSION
@@ -92,6 +95,9 @@ class DeleteTopic(msgspec.Struct, frozen=True, kw_only=True, array_like=True, ta
 
     topic: str
     born: int
+    at_seal: bool = False
+    """Whether it goes with the Seal of its open segment, which fences the writer. Earlier releases let it go
+    at once, and so may their commands in a log."""
 
 
 class Seal(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
@@ -203,6 +209,8 @@ def encode_command(command: Command) -> bytes:
 def version_of(command: Command) -> int:
     """Return the earliest version that can express this command."""
     match command:
+        case DeleteTopic() if command.at_seal:
+            return DELETION_VERSION
         case ConfigureTopic() | Trim() | DeleteTopic():
             return RETENTION_VERSION
         case RegisterTopic() if command.settings or command.number != START.segment:

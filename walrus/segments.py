@@ -13,6 +13,11 @@ The life of a segment (the life of a topic is a chain of these):
     sealed   `count` of them, for ever          Trim, DeleteTopic     retention, or an operator: it is gone
                                                 (until then only its replicas change: SetReplicas)
 
+**A topic ends with a Seal.** DeleteTopic marks it (`Topic.deleting`), and the Seal of its open segment then
+opens no other one: the topic is gone. So its writer has stopped, or a majority of the copies is fenced, as
+at every Seal. If the topic went at once, a writer that had not heard of it would acknowledge entries that
+nothing can find again, and a client that had registered the name anew would lose them.
+
 `Metadata` is a deterministic state machine. Every node applies the same commands in the same order and so
 holds the same state; tests compare its `digest`. Every command is an idempotent compare-and-set against the
 state it was made for:
@@ -22,8 +27,9 @@ state it was made for:
                                                                              this is its next number
     ConfigureTopic settings of a topic                                       only if nothing was set since
     Trim           forget the oldest sealed segments                         only if the old first one is that
-    DeleteTopic    forget a topic; the next number stays, as a tombstone     only if it was born with that one
-    Seal           close segment s at a count and open s+1                   only if s is the open segment
+    DeleteTopic    mark a topic: it goes with its next Seal                  only if it was born with that one
+    Seal           close segment s at a count and open s+1, or forget the    only if s is the open segment
+                   topic; its next number stays, as a tombstone
     CommitCursors  readers moved                                             only forward
     CommitGroups   consumers acknowledged entries                            joined: see `acknowledged.py`
     MoveGroup      SEEK: a group begins anew somewhere                       only if the generation is that
@@ -68,6 +74,7 @@ from walrus.acknowledged import START as START
 from walrus.acknowledged import Acknowledged, HandedOn
 from walrus.acknowledged import Position as Position
 from walrus.acknowledged import Run as Run
+from walrus.commands import DELETION_VERSION as DELETION_VERSION
 from walrus.commands import FIRST_VERSION as FIRST_VERSION
 from walrus.commands import QUEUES_VERSION as QUEUES_VERSION
 from walrus.commands import RETENTION_VERSION as RETENTION_VERSION
@@ -190,6 +197,8 @@ class Topic(msgspec.Struct, kw_only=True):
     """The number of the first segment that is retained."""
     born: int = 1
     """The number of the first segment at registration, which distinguishes topics of the same name."""
+    deleting: bool = False
+    """Whether the Seal of the open segment is the end of the topic."""
     settings: dict[str, int] = {}
     """Its settings (`settings.py`); `configured` counts their changes."""
     configured: int = 0
@@ -559,26 +568,37 @@ class Metadata:
         topic = self.topics.get(command.topic)
         if topic is None or topic.born != command.born:
             return None  # deleted already; there may be a new topic of that name
+        if not command.at_seal:
+            self._forget(command.topic, topic)
+        elif topic.deleting:
+            return None
+        topic.deleting = True
+        return command.topic
+
+    def _forget(self, name: str, topic: Topic) -> None:
+        """The topic is gone, with all its segments. Its next number stays."""
         self.forgotten_failovers += sum(segment.recovered for segment in topic.segments)
-        _remove(self.open_at, _placement(topic.open), command.topic)
+        _remove(self.open_at, _placement(topic.open), name)
         for number, segment in topic.numbered():
             if segment.sealed:
-                _remove(self.sealed_at, segment.replicas, (command.topic, number))
-        del self.topics[command.topic]
-        self.tombstones[command.topic] = topic.current + 1
+                _remove(self.sealed_at, segment.replicas, (name, number))
+        del self.topics[name]
+        self.tombstones[name] = topic.current + 1
         if len(self.tombstones) > MAX_TOMBSTONES:
             oldest = next(iter(self.tombstones))
             self.floor = max(self.floor, self.tombstones.pop(oldest))
-        assert self.is_gone(command.topic, topic.current), (
-            "TrimmedStaysTrimmed: its last segment may be again"
-        )
-        return command.topic
+        assert self.is_gone(name, topic.current), "TrimmedStaysTrimmed: its last segment may be again"
 
     def _seal(self, command: Seal) -> str | None:
         topic = self.topics.get(command.topic)
         if topic is None or topic.current != command.segment or command.count < 0:
             return None  # sealed already: the other proposal won
         assert not topic.open.sealed, "SealedStable: a count is set once"
+        if topic.deleting:
+            self._forget(command.topic, topic)
+            self.failovers += command.recovered
+            self.forgotten_failovers += command.recovered
+            return command.topic
         following = self._opened(command.leader, command.replicas)
         if following is None:
             return None  # the next leader was removed in the meantime: propose again
@@ -833,6 +853,8 @@ def version_for(topic: Topic) -> int:
     assert topic.groups or not topic.handed, (
         "NothingSkipped: a release without groups would drop what was handed on"
     )
+    if topic.deleting:
+        return DELETION_VERSION
     retained = topic.settings or topic.configured or topic.first > START.segment or topic.dead
     if topic.producers or retained or any(segment.size or segment.sealed_ms for segment in topic.segments):
         return RETENTION_VERSION

@@ -229,3 +229,36 @@ def test_the_last_of_pipelined_changes_counts() -> None:
     for value in (5, 6, 7):
         assert world.ask(value % 3 + 1, Configure("t", {"retain_entries": value})) == [b"OK"]
         assert world.topic("t").settings == {"retain_entries": value}
+
+
+def test_no_put_that_follows_a_deletion_is_acknowledged_in_the_topic_that_was_deleted() -> None:
+    """A writer and one of its replicas are cut off with their leases, and know nothing of the deletion."""
+    world = three()
+    for node in (4, 5):
+        world.join(node)
+    world.until(lambda: all(c.ready for c in world.nodes.values()) and world.settled())
+    names = [f"t{n}" for n in range(6)]
+    for name in names:
+        world.register(name)
+    topic, writer, follower = next(
+        (name, segment.leader, replica)
+        for name, segment in ((name, world.topic(name).open) for name in names)
+        for replica in segment.replicas
+        if world.raft_leader not in (segment.leader, replica) and replica != segment.leader
+    )
+    away = {writer, follower}
+    world.cut |= {(a, b) for a in world.nodes for b in world.nodes if (a in away) != (b in away)}
+    asked = world.raft_leader
+    deleted = world.send(asked, Delete(topic))
+    world.run(0.3)
+    again = world.send(asked, Register(topic))
+    world.run(0.3)
+    put = world.send(writer, protocol.parse_request(b"PUT %b after" % topic.encode()))
+    known = (b"OK" in world.replies[deleted], b"OK" in world.replies[again])
+    world.run(0.3)
+    answered = list(world.replies[put])
+    assert not (known[0] and answered == [b"OK"]), "AckedDurable: acknowledged in a topic that is gone"
+    world.cut.clear()
+    world.until(lambda: b"OK" in world.replies[deleted] and world.replies[again] and world.replies[put])
+    if world.replies[again] == [b"OK"] and world.replies[put] == [b"OK"] and known[1]:
+        assert world.get_all(asked, topic) == [b"after"], "AckedDurable: an acknowledged entry is lost"

@@ -19,8 +19,9 @@ from walrus.acknowledged import Acknowledged, Run
 from walrus.broker import retention as retention_module
 from walrus.broker.retention import Retention, first_retained
 from walrus.segments import (
+    DELETION_VERSION,
     FIRST_VERSION,
-    VERSION,
+    RETENTION_VERSION,
     Command,
     CommitCursors,
     CommitGroups,
@@ -37,6 +38,7 @@ from walrus.segments import (
     encode_command,
 )
 
+AGAIN = RegisterTopic(topic="t", leader=1, replicas=(1, 2, 3), number=6)
 SEALS = [seal(1, 10), seal(2, 20), seal(3, 0), seal(4, 40)]
 """Segment 5 is open."""
 
@@ -147,6 +149,29 @@ def test_a_topic_that_is_registered_anew_begins_where_the_old_one_ended() -> Non
     metadata.check_invariants()
 
 
+def test_a_topic_that_is_to_be_deleted_stays_until_its_open_segment_is_sealed() -> None:
+    marked = DeleteTopic(topic="t", born=1, at_seal=True)
+    metadata = cluster(*SEALS)
+    assert metadata.apply(msgspec.structs.replace(marked, born=2)) is None, "OnlyWhatWasMeant"
+    assert metadata.apply(marked) == "t" and metadata.apply(marked) is None
+    assert metadata.topics["t"].deleting, "NoAckAfterDelete: gone while its writer goes on"
+    assert metadata.apply(AGAIN) is None, "NoAckAfterDelete: registered while its writer goes on"
+    assert metadata.apply(seal(4, 40)) is None and metadata.topics["t"].deleting
+    late = seal(5, 3, recovered=True)
+    assert metadata.apply(late) == "t" and "t" not in metadata.topics, "DeletedInTheEnd"
+    assert metadata.next_number("t") == 6 and metadata.failovers == 1, "TrimmedStaysTrimmed"
+    assert metadata.apply(late) is None
+    metadata.check_invariants()
+    assert metadata.apply(AGAIN) == "t"
+    assert not metadata.topics["t"].deleting and metadata.apply(marked) is None, "OnlyWhatWasMeant"
+
+
+def test_a_topic_that_is_to_be_deleted_ends_although_nothing_can_follow() -> None:
+    """A Seal that names a removed node as the next leader is refused, unless no segment is to be opened."""
+    metadata = cluster(DeleteTopic(topic="t", born=1, at_seal=True))
+    assert metadata.apply(seal(1, 3, leader=9, replicas=(9,))) == "t" and not metadata.topics
+
+
 def test_what_was_meant_for_a_deleted_topic_leaves_the_next_one_alone() -> None:
     metadata = cluster(*SEALS, DeleteTopic(topic="t", born=1))
     again = RegisterTopic(topic="t", leader=1, replicas=(1, 2, 3), number=6)
@@ -240,9 +265,16 @@ def version(metadata: Metadata) -> int:
 def test_snapshots_have_it_all_and_are_of_the_earliest_version_that_can() -> None:
     plain = cluster(seal(1, 3))
     assert version(plain) == FIRST_VERSION
-    for changes in ([settings(retain_entries=5)], [trim(1, 2)], [DeleteTopic(topic="t", born=1)]):
+    marked = DeleteTopic(topic="t", born=1, at_seal=True)
+    for changes, expected in (
+        ([settings(retain_entries=5)], RETENTION_VERSION),
+        ([trim(1, 2)], RETENTION_VERSION),
+        ([DeleteTopic(topic="t", born=1)], RETENTION_VERSION),
+        ([marked], DELETION_VERSION),
+        ([marked, seal(2, 3)], RETENTION_VERSION),
+    ):
         metadata = cluster(seal(1, 3, recovered=True), *changes)
-        assert version(metadata) == VERSION
+        assert version(metadata) == expected
         other = Metadata()
         other.restore(metadata.snapshot())
         other.check_invariants()
@@ -253,15 +285,22 @@ def test_snapshots_have_it_all_and_are_of_the_earliest_version_that_can() -> Non
 
 
 @pytest.mark.parametrize(
-    "command", [settings(retain_entries=5), trim(1, 2), DeleteTopic(topic="t", born=1), seal(1, 3, size=9)]
+    ("command", "latest"),
+    [
+        (settings(retain_entries=5), 2),
+        (trim(1, 2), 2),
+        (DeleteTopic(topic="t", born=1), 2),
+        (DeleteTopic(topic="t", born=1, at_seal=True), 3),
+        (seal(1, 3, size=9), 2),
+    ],
 )
 def test_only_what_needs_it_is_refused_by_earlier_releases(
-    command: Command, monkeypatch: pytest.MonkeyPatch
+    command: Command, latest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert decode_command(encode_command(command)) == command
     data = encode_command(command)
     plain = encode_command(seal(1, 3))
-    monkeypatch.setattr(commands, "VERSION", 2)
+    monkeypatch.setattr(commands, "VERSION", latest)
     assert decode_command(plain) == seal(1, 3)
     with pytest.raises(UnknownCommand, match="upgrade"):
         decode_command(data)

@@ -25,13 +25,13 @@ NEGOTIATES_NOTHING = "a559d440f1bf689e872d9f2f90b510450550b427"
 CHANGES = {
     "broker/handshake.py": [("\nVERSION: Final = 4\n", "\nVERSION: Final = 5\n")],
     "commands.py": [
-        ("\nVERSION = RETENTION_VERSION\n", "\nVERSION = COLOURS_VERSION = RETENTION_VERSION + 1\n"),
+        ("\nVERSION = DELETION_VERSION\n", "\nVERSION = COLOURS_VERSION = DELETION_VERSION + 1\n"),
         (
-            "    match command:\n        case ConfigureTopic() |",
+            "    match command:\n        case DeleteTopic() if",
             "    match command:\n"
             '        case RegisterTopic() | ConfigureTopic() if "colour" in command.settings:\n'
             "            return COLOURS_VERSION\n"
-            "        case ConfigureTopic() |",
+            "        case DeleteTopic() if",
         ),
     ],
     "segments.py": [

@@ -43,6 +43,7 @@ from walrus.replicas.producers import Producers, Repetitions
 from walrus.replicas.replication import SegmentWriter, Shared
 from walrus.rota import Rota
 from walrus.segments import Command, Metadata, Seal
+from walrus.storage.batch import Checksum
 from walrus.wire.effects import Outbox, Trace
 from walrus.wire.errors import NO_ERROR
 from walrus.wire.messages import AppendReply, CopyReply, FenceReply, Forward, ForwardReply, Recover
@@ -397,6 +398,8 @@ class Lifecycle:
                 self._waiting[topic] = None
             if writer.copy.fenced:
                 self.recover(topic, writer.number, now)  # a recovery began, and may have died
+            elif self._metadata.topics[topic].deleting:
+                self._end(writer, now)
             elif writer.all_acknowledged:
                 self._seal(writer, now)
         for topic in self.recoveries.failovers.awaited.keys() & self.writers.advanced.keys():
@@ -408,6 +411,13 @@ class Lifecycle:
 
     # --- the end of a segment ---
 
+    def _note(self, key: Key, now: float) -> None:
+        """The Seal of a writer is proposed; it will be again."""
+        topic, number = key
+        self._ending[topic] = number
+        self._seals.note(key, now)
+        self._waiting[topic] = self._waiting.pop(topic, None)  # behind those that had no room
+
     def _seal(self, writer: SegmentWriter, now: float) -> None:
         """Propose the end of a segment whose writer is done."""
         key = (writer.topic, writer.number)
@@ -418,9 +428,7 @@ class Lifecycle:
         live = self.placeable()
         if cursors is None or not live:
             return
-        self._ending[writer.topic] = writer.number
-        self._seals.note(key, now)
-        self._waiting[writer.topic] = self._waiting.pop(writer.topic, None)  # behind those that had no room
+        self._note(key, now)
         count, checksum = writer.ready_to_seal()
         places = [[group, *position] for group, position in cursors.items()]
         told = {"groups": groups_told(groups), "handed": handed_told(handed)}
@@ -440,6 +448,30 @@ class Lifecycle:
                 producers=writer.producers.since,
                 size=writer.bytes if stamp else 0,
                 sealed_ms=stamp,
+            ),
+            now,
+        )
+
+    def _end(self, writer: SegmentWriter, now: float) -> None:
+        """Propose the Seal that is the end of a deleted topic: nothing is handed on, for nothing follows."""
+        key = (writer.topic, writer.number)
+        if not self._seals.allows(key, now):
+            return
+        self._cursors.freeze(writer.topic)
+        self._queues.freeze(writer.topic)
+        writer.end()
+        self._note(key, now)
+        segment, count = writer.segment, writer.commit_index
+        self._copies.record("ProposeSeal", writer.copy, count=count, cursors=[], groups=[], handed=[])
+        self._propose(
+            Seal(
+                topic=writer.topic,
+                segment=writer.number,
+                count=count,
+                checksum=Checksum(),
+                leader=segment.leader,
+                replicas=segment.replicas,
+                cursors={},
             ),
             now,
         )

@@ -242,14 +242,15 @@ class Requests:
         """Create the topic, unless it is there with the same settings."""
         topic, wanted = request.topic, changed({}, request.settings)
         known = self._metadata.topics.get(topic)
-        if known is not None:
+        if known is not None and not known.deleting:
             same = wanted.items() <= known.settings.items()
             self._outbox.reply(slot, protocol.OK if same else protocol.error(errors.topic_exists(topic)))
-        elif len(self._metadata.topics) >= MAX_TOPICS:
+        elif known is None and len(self._metadata.topics) >= MAX_TOPICS:
             self._error(slot, errors.too_many_topics(MAX_TOPICS))
         else:
-            # A repetition that is committed late must not bring the topic back after a DELETE.
-            number = self._metadata.next_number(topic)
+            # A repetition that is committed late must not bring the topic back after a DELETE. The number is
+            # known before a topic that is being deleted is gone: no segment is opened in it any more.
+            number = self._metadata.next_number(topic) if known is None else known.current + 1
             push, why_not = partial(self._place, topic, number, wanted), errors.not_registered_yet(topic)
             self._watch(slot, lambda: self._was_born(topic, number), push, why_not, now)
 
@@ -297,7 +298,7 @@ class Requests:
             there = self._metadata.topics.get(topic)
             return there is None or there.born != born
 
-        push = partial(self._pushed, DeleteTopic(topic=topic, born=born))
+        push = partial(self._pushed, DeleteTopic(topic=topic, born=born, at_seal=True))
         self._watch(slot, done, push, errors.not_deleted_yet(topic), now)
 
     def _place(self, topic: str, number: int, settings: dict[str, int], now: float) -> errors.Reason:

@@ -52,6 +52,8 @@ def _told(metadata: Metadata, command: Command, topic: str | None) -> dict[str, 
         case RegisterTopic() if topic is not None:
             number, protects = command.number, bool(command.settings.get("protect_groups"))
             return {"op": "RegisterTopic", **_opened(metadata, topic), "number": number, "protects": protects}
+        case Seal() if topic is not None and topic not in metadata.topics:
+            return {"op": "EndTopic", "topic": topic, "segment": command.segment}
         case Seal() if topic is not None:
             return {"op": "Seal", **_opened(metadata, topic), **_ended(metadata.topics[topic], command)}
         case CommitCursors():

@@ -93,6 +93,7 @@ def state(topic: Topic, open_entries: int | None, out: Mapping[str, int]) -> byt
             "segment_replicas": {n: list(s.replicas) for n, s in numbered.items()},
             "cursors": {group: _position(at) for group, at in sorted(topic.cursors.items())},
             "first_segment": topic.first,
+            "deleting": topic.deleting,
             "settings": {name: shown(name, value) for name, value in sorted(topic.settings.items())},
             "trimmed_entries": topic.trimmed,
             "skipped": dict(sorted(topic.skipped.items())),

@@ -723,6 +723,16 @@ class SegmentWriter:
         self.seal_proposed = True
         return self.copy.length, self._copies.checksum(self.copy, self.copy.length)
 
+    def end(self) -> None:
+        """The topic is deleted: take nothing more, and acknowledge nothing more.
+
+        What is not acknowledged by now goes with the topic, and has an unknown outcome. To wait for it, as at
+        a rollover, could take for ever: a topic is deleted because a disk is full, too.
+        """
+        self.begin_seal()
+        self.seal_proposed = True
+        assert not self._pending, "SeqOrder: entries wait behind the end of the topic"
+
     def hand_over(self, damage: str) -> None:
         """The writer's own copy cannot be read: let a recovery take the entries from a replica that has them.
 

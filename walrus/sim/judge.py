@@ -123,6 +123,14 @@ class Judge(Truth):
         for name, what in self.retention.given(topic, written[0][1], asked):
             raise Violation(name, what)
 
+    def kept_acknowledged(self, topic: str, payload: bytes, asked: float) -> None:
+        """A client was told OK for an entry of a topic that may be deleted, which it sent at time `asked`."""
+        written = self.places.get(payload)
+        if written is None or written[0][0] != topic:
+            raise Violation("AckedDurable", f"{payload!r} is acknowledged, and was never written to {topic}")
+        for name, what in self.retention.acknowledged(topic, written[0][1], asked):
+            raise Violation(name, what)
+
     def fetched(self, topic: str, segment: int, offset: int, payload: bytes) -> None:
         """A client was given the entry at a position."""
         key = (topic, segment)

@@ -7,6 +7,7 @@ entry can be read from the first one on does not hold there. `retained.py` has w
 from __future__ import annotations
 
 from itertools import count
+from typing import cast
 
 from walrus import protocol
 from walrus.protocol import Configure, Delete, Error, Get, Ok, Put, Register
@@ -67,16 +68,19 @@ class KeptClient(SimClient):
             return
         if self.rng.random() < (0.5 if self._eager else 0.9):
             payloads = [b"%b>%06d" % (self.name.encode(), next(self._numbers)) for _ in range(3)]
-            self.ask(Put(KEPT, Batch.of(payloads)))
+            self.ask(Put(KEPT, Batch.of(payloads)), payloads)
         else:
             self.ask(Get(KEPT, self.name, self.rng.choice((2, 8))), "get")
 
     def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
         """Check that an entry belongs to the topic that existed at the request, or to a later one."""
-        for reply in replies:
+        for at, reply in enumerate(replies, first):
             if isinstance(reply, Error):
                 self.node = 0
             elif isinstance(reply, Ok) and call.value == "get":
                 assert reply.payload is not None
                 self.received += 1
                 self.world.judge.kept_given(KEPT, reply.payload, call.sent_at)
+            elif isinstance(reply, Ok):
+                payloads = cast("list[bytes]", call.value)
+                self.world.judge.kept_acknowledged(KEPT, payloads[at], call.sent_at)

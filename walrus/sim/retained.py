@@ -6,7 +6,8 @@
     SkippedIsCounted     what a group misses by a Trim is counted, no more and no less
     MarkInBounds         no group stands below the first entry there is
     OnlyWhatWasMeant     DELETE and REGISTER change the topic that they were meant for
-    NoFrameOfAnOldTopic  no reader is given an entry of an earlier topic of that name
+    NoAckAfterDelete     no entry is acknowledged in a topic that was gone when it was sent
+    NoFrameOfAnOldTopic  no reader is given an entry of a topic that was gone when it asked
 
 Each node itself asserts that copies go with their segments (SpaceIsGivenBack, `replicas/trimming.py`).
 
@@ -21,11 +22,11 @@ from typing import TypeAlias
 
 import msgspec
 
-from walrus.commands import Command, DeleteTopic, MoveGroup, RegisterTopic, Trim
+from walrus.commands import Command, DeleteTopic, MoveGroup, RegisterTopic, Seal, Trim
 from walrus.replicas.copies import Key
 from walrus.segments import Metadata, Position, Topic
 
-Judged: TypeAlias = Trim | DeleteTopic | RegisterTopic | MoveGroup
+Judged: TypeAlias = Trim | DeleteTopic | Seal | RegisterTopic | MoveGroup
 """The commands that can drop something, or move a group."""
 
 Found = Iterator[tuple[str, str]]
@@ -38,6 +39,7 @@ class TopicBefore(msgspec.Struct, frozen=True):
     first: int
     current: int
     born: int
+    deleting: bool
     protected: bool
     unread: dict[str, int]
     """Group that GETs -> how many entries it has not read below the first segment that the command keeps."""
@@ -51,8 +53,8 @@ class RetentionRecords:
         self._sealed_as = sealed_as
         self._floor: dict[str, int] = {}
         """Topic -> lowest segment number that it may still have."""
-        self._lives: dict[str, list[tuple[float, int]]] = {}
-        """Topic -> (time of registration, first segment number) of each topic that had this name."""
+        self._ends: dict[str, list[tuple[float, int]]] = {}
+        """Topic -> (when it was gone, its last segment number) of each topic that had this name."""
 
     def before(self, command: Command, metadata: Metadata) -> TopicBefore | None:
         """Return the topic's state before the command is applied; None if there is no such topic."""
@@ -68,7 +70,8 @@ class RetentionRecords:
         }
         protected = bool(topic.settings.get("protect_groups"))
         skipped = dict(topic.skipped)
-        return TopicBefore(topic.first, topic.current, topic.born, protected, unread, skipped)
+        here = (topic.first, topic.current, topic.born, topic.deleting)
+        return TopicBefore(*here, protected, unread, skipped)
 
     def _entries(self, name: str, topic: Topic, position: Position, kept: int) -> int:
         """Return how many entries segments had from a group's position up to segment `kept`, as sealed."""
@@ -84,14 +87,17 @@ class RetentionRecords:
         if isinstance(command, Trim) and topic is not None and before is not None:
             yield from self._trimmed(name, topic, before)
         if before is not None and topic is None:
-            if not isinstance(command, DeleteTopic) or command.born != before.born:
-                yield "OnlyWhatWasMeant", f"{name}, born {before.born}, is deleted by {command}"
+            if not isinstance(command, Seal) or not before.deleting:
+                yield "NoAckAfterDelete", f"{name} goes with {command}, and its writer goes on"
             self._floor[name] = max(self._floor.get(name, 1), before.current + 1)
-        if before is None and topic is not None:
-            if not isinstance(command, RegisterTopic) or command.number != topic.born:
-                yield "OnlyWhatWasMeant", f"{name} is registered by {command}, born {topic.born}"
-            self._lives.setdefault(name, []).append((now, topic.born))
+            self._ends.setdefault(name, []).append((now, before.current))
         if topic is not None:
+            registered = isinstance(command, RegisterTopic) and command.number == topic.born
+            if before is None and not registered:
+                yield "OnlyWhatWasMeant", f"{name} is registered by {command}, born {topic.born}"
+            marked = topic.deleting and not (before is not None and before.deleting)
+            if marked and not (isinstance(command, DeleteTopic) and command.born == topic.born):
+                yield "OnlyWhatWasMeant", f"{name}, born {topic.born}, is to be deleted by {command}"
             if topic.first < self._floor.get(name, 1):
                 yield "TrimmedStaysTrimmed", f"{name} begins at {topic.first}, not {self._floor[name]}"
             places = [*topic.cursors.items(), *((group, done.low) for group, done in topic.groups.items())]
@@ -117,6 +123,13 @@ class RetentionRecords:
 
     def given(self, name: str, number: int, asked: float) -> Found:
         """Yield what is wrong with giving a reader an entry of this segment, requested at time `asked`."""
-        lives = [born for at, born in self._lives.get(name, ()) if at <= asked]
-        if lives and number < lives[-1]:
-            yield "NoFrameOfAnOldTopic", f"an entry of {name}/{number} is given, it was born with {lives[-1]}"
+        if self._was_gone(name, number, asked):
+            yield "NoFrameOfAnOldTopic", f"an entry of {name}/{number} is given, of a topic that was gone"
+
+    def acknowledged(self, name: str, number: int, asked: float) -> Found:
+        """Yield what is wrong with acknowledging an entry in this segment that was sent at time `asked`."""
+        if self._was_gone(name, number, asked):
+            yield "NoAckAfterDelete", f"an entry in {name}/{number} is acknowledged, in a topic that was gone"
+
+    def _was_gone(self, name: str, number: int, asked: float) -> bool:
+        return any(at <= asked and number <= last for at, last in self._ends.get(name, ()))

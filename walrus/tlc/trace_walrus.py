@@ -29,7 +29,7 @@ _APPLIED = {
     *("RegisterTopic", "Seal", "CommitCursors", "SetReplicas", "Announce", "MarkLeaving", "RemoveNode"),
     *("Voters", "Nothing", "Snapshot"),
 }
-_OTHERS = {"CommitGroups", "MoveGroup", "ConfigureTopic", "Trim", "DeleteTopic"}
+_OTHERS = {"CommitGroups", "MoveGroup", "ConfigureTopic", "Trim", "DeleteTopic", "EndTopic"}
 """Commands that change nothing of the data plane, or only a topic that is not followed."""
 _WORLD = {"Crash", "PowerLoss", "Restart"}
 _FIELDS = {
