@@ -231,9 +231,8 @@ def test_the_last_of_pipelined_changes_counts() -> None:
         assert world.topic("t").settings == {"retain_entries": value}
 
 
-def test_no_put_that_follows_a_deletion_is_acknowledged_in_the_topic_that_was_deleted() -> None:
-    """A writer and one of its replicas are cut off with their leases, and know nothing of the deletion."""
-    world = three()
+def cut_off(world: NodeWorld) -> tuple[str, int]:
+    """Five nodes with topics; the writer of one of them, and one of its replicas, are cut off with leases."""
     for node in (4, 5):
         world.join(node)
     world.until(lambda: all(c.ready for c in world.nodes.values()) and world.settled())
@@ -248,17 +247,81 @@ def test_no_put_that_follows_a_deletion_is_acknowledged_in_the_topic_that_was_de
     )
     away = {writer, follower}
     world.cut |= {(a, b) for a in world.nodes for b in world.nodes if (a in away) != (b in away)}
+    return topic, writer
+
+
+def test_no_put_that_follows_a_deletion_is_acknowledged_in_the_topic_that_was_deleted() -> None:
+    """A writer and one of its replicas, which are a majority, are cut off and know nothing of a deletion."""
+    world = three()
+    topic, writer = cut_off(world)
     asked = world.raft_leader
     deleted = world.send(asked, Delete(topic))
     world.run(0.3)
     again = world.send(asked, Register(topic))
     world.run(0.3)
-    put = world.send(writer, protocol.parse_request(b"PUT %b after" % topic.encode()))
-    known = (b"OK" in world.replies[deleted], b"OK" in world.replies[again])
-    world.run(0.3)
-    answered = list(world.replies[put])
-    assert not (known[0] and answered == [b"OK"]), "AckedDurable: acknowledged in a topic that is gone"
+    assert world.put(writer, topic, "before") == [b"OK"], "the writer is to have a lease, and a majority"
+    assert not world.replies[deleted] and not world.replies[again], (
+        "NoAckAfterDelete: answered while the writer goes on"
+    )
     world.cut.clear()
-    world.until(lambda: b"OK" in world.replies[deleted] and world.replies[again] and world.replies[put])
-    if world.replies[again] == [b"OK"] and world.replies[put] == [b"OK"] and known[1]:
-        assert world.get_all(asked, topic) == [b"after"], "AckedDurable: an acknowledged entry is lost"
+    world.until(lambda: b"OK" in world.replies[deleted] and b"OK" in world.replies[again])
+    assert world.put(writer, topic, "after") == [b"OK"]
+    assert world.get_all(asked, topic) == [b"after"], "NoFrameOfAnOldTopic, AckedDurable"
+
+
+def test_a_reader_that_asks_after_a_deletion_gets_nothing_of_what_was_deleted() -> None:
+    world = three()
+    topic, writer = cut_off(world)
+    assert world.put(writer, topic, "old") == [b"OK"]
+    deleted = world.send(world.raft_leader, Delete(topic))
+    world.run(0.5)
+    assert not world.replies[deleted]
+    assert world.ask(writer, Get(topic, "g")) == [b"OK old"], "the writer is to have a lease"
+    world.cut.clear()
+    world.until(lambda: world.replies[deleted] == [b"OK"])
+    for node in world.nodes:
+        assert world.ask(node, Get(topic, "g"))[0].startswith(b"ERR unknown topic"), "NoFrameOfAnOldTopic"
+
+
+def test_the_topic_of_a_dead_writer_can_be_deleted_and_its_name_registered_at_once() -> None:
+    world = rolling(12)
+    writer = world.topic("t").open.leader
+    world.kill(writer)
+    asked = min(world.nodes)
+    deleted, again = world.send(asked, Delete("t")), world.send(asked, Register("t"))
+    world.until(lambda: world.replies[deleted] == world.replies[again] == [b"OK"])
+    world.until(lambda: all("t" in node.metadata.topics for node in world.nodes.values()))
+    assert world.topic("t").born >= 4 and world.get_all(asked, "t") == [], "NoFrameOfAnOldTopic"
+
+
+def test_the_topic_of_a_writer_that_restarts_is_deleted() -> None:
+    world = rolling(12)
+    writer = world.topic("t").open.leader
+    asked = next(node for node in world.nodes if node != writer)
+    world.kill(writer)
+    deleted = world.send(asked, Delete("t"))
+    world.run(0.2)
+    world.start(writer)
+    world.until(lambda: world.replies[deleted] == [b"OK"])
+    world.until(lambda: world.settled() and copies(world) == {1: [], 2: [], 3: []}, 30.0)
+
+
+def test_a_topic_is_deleted_although_its_replicas_have_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A topic is deleted to make room. Its writer does not wait for what no replica can take."""
+    world = rolling(1)
+    writer = world.topic("t").open.leader
+
+    def full(name: str, batch: object) -> int:
+        raise DiskFull("no room", name)
+
+    for node, (data, _) in world.stores.items():
+        if node != writer:
+            monkeypatch.setattr(data, "write", full)
+    put = world.send(writer, protocol.parse_request(b"PUT t x"))
+    world.run(0.5)
+    assert not world.replies[put]
+    assert world.ask(writer, Delete("t")) == [b"OK"]
+    world.until(lambda: bool(world.replies[put]))
+    assert world.replies[put][0].startswith((b"ERR outcome unknown", b"ERR unknown topic"))
+    monkeypatch.undo()
+    world.until(lambda: copies(world) == {1: [], 2: [], 3: []})

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.node.harness import PATIENCE, Cluster, Launcher, wait_for
-from walrus.client import Client, Position, Trimmed, UnknownTopic
+from walrus.client import Client, OutcomeUnknown, Position, Trimmed, UnknownTopic
 
 pytestmark = pytest.mark.process
 
@@ -77,6 +77,46 @@ def test_a_deleted_topic_stays_deleted_and_its_name_is_free(cluster: Cluster, cl
         with Client(f"{node.client[0]}:{node.client[1]}", timeout=PATIENCE) as one:
             assert list(one.entries("t")) == [b"new"], "NoFrameOfAnOldTopic"
             assert one.state("t")["first_segment"] == 4, "TrimmedStaysTrimmed: a number is used twice"
+
+
+def _is_deleted(client: Client, topic: str) -> bool:
+    try:
+        client.delete(topic)
+    except OutcomeUnknown:
+        return False
+    except UnknownTopic:
+        pass  # by the one before, whose outcome was unknown
+    return True
+
+
+@pytest.mark.parametrize("how", ["nothing", "killed", "frozen"])
+def test_a_put_that_follows_delete_and_register_is_there_whatever_dies(
+    cluster: Cluster, client: Client, how: str
+) -> None:
+    """The old topic's writer is killed, or frozen and thawed. What is put then is in the new topic."""
+    client.register("t")
+    client.put("t", b"old")
+    writer = cluster[cluster.segment_leader("t")]
+    others = [
+        address for node, address in zip(cluster, addresses(cluster), strict=True) if node is not writer
+    ]
+    if how == "killed":
+        writer.kill()
+    elif how == "frozen":
+        writer.pause()
+    with Client(others, timeout=PATIENCE) as asked:
+        wait_for(lambda: _is_deleted(asked, "t"), "the topic is deleted")
+        asked.register("t")
+    if how == "killed":
+        writer.start()
+        cluster.wait_ready()
+    elif how == "frozen":
+        writer.resume()
+    host, port = writer.client
+    with Client(f"{host}:{port}", timeout=PATIENCE) as late:
+        late.put("t", b"new")
+        assert list(late.entries("t")) == [b"new"], "NoAckAfterDelete, NoFrameOfAnOldTopic"
+        assert late.get("t") == b"new", "NoFrameOfAnOldTopic"
 
 
 def test_dead_letters_are_there_whichever_owner_dies(cluster: Cluster, client: Client) -> None:

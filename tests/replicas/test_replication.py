@@ -578,7 +578,9 @@ def test_empty_segment_can_be_sealed():
     assert bench.writer.ready_to_seal() == (0, Checksum()), "SealedStable"
 
 
-@pytest.mark.parametrize("how", ["a replica says so", "our own copy", "the seal was proposed", "closed"])
+@pytest.mark.parametrize(
+    "how", ["a replica says so", "our own copy", "the seal was proposed", "closed", "the topic is deleted"]
+)
 def test_nothing_is_acknowledged_after(how: str):
     bench = Bench()
     bench.put("a")
@@ -593,8 +595,10 @@ def test_nothing_is_acknowledged_after(how: str):
     elif how == "the seal was proposed":
         bench.writer.begin_seal()
         bench.writer.seal_proposed = True
-    else:
+    elif how == "closed":
         bench.writer.close()
+    else:
+        bench.writer.end()
     bench.sync()
     bench.reply(2, 1)
     bench.reply(3, 1)

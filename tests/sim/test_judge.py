@@ -8,16 +8,21 @@ from typing import Any, cast
 
 import pytest
 
+from tests.broker.test_segments import cluster, seal
 from tests.sim.hunting import hunted
+from walrus.commands import Command, DeleteTopic, RegisterTopic
 from walrus.consensus.messages import AppendEntriesRequest, Membership, RequestVoteRequest
 from walrus.raft import Role
 from walrus.sim import faults, mutants
+from walrus.sim.deliveries import DeliveryRecords
 from walrus.sim.mutants.plant import Mutant, Slip
 from walrus.sim.options import Options, varied
 from walrus.sim.promises import Leases, Promises
+from walrus.sim.retained import RetentionRecords
 from walrus.sim.run import FailedRun, Simulation, said_next, simulate
 from walrus.sim.violation import UNNAMED, Violation
 from walrus.wire.messages import AppendReply
+from walrus.wire.receipts import Receipt
 
 STEPS = 4_000
 MOST = 30
@@ -157,3 +162,34 @@ def test_a_judge_that_looks_at_notes_makes_no_copy() -> None:
     world.start(1)
     copies = world.live()[0].controller.copies  # type: ignore[union-attr]
     assert ("once", 7) in copies.noted and ("once", 7) not in copies.known()
+
+
+def test_what_is_acknowledged_or_given_after_its_topic_was_gone_is_refused() -> None:
+    """Until the Seal the topic is there; what was sent before it may be answered later."""
+    metadata, records = cluster(), RetentionRecords({})
+
+    def commit(command: Command, now: float) -> list[str]:
+        before = records.before(command, metadata)
+        metadata.apply(command)
+        return [name for name, _ in records.after(command, before, metadata, now)]
+
+    assert commit(DeleteTopic(topic="t", born=1, at_seal=True), 1.0) == []
+    assert [*records.acknowledged("t", 1, 2.0), *records.given("t", 1, 2.0)] == []
+    assert commit(seal(1, 3), 3.0) == []
+    assert [*records.acknowledged("t", 1, 2.9), *records.given("t", 1, 2.9)] == []
+    for asked in (3.0, 9.0):
+        assert [name for name, _ in records.acknowledged("t", 1, asked)] == ["NoAckAfterDelete"]
+        assert [name for name, _ in records.given("t", 1, asked)] == ["NoFrameOfAnOldTopic"]
+    assert commit(RegisterTopic(topic="t", leader=1, replicas=(1, 2, 3), number=2), 4.0) == []
+    assert [*records.acknowledged("t", 2, 5.0), *records.given("t", 2, 5.0)] == []
+    assert commit(DeleteTopic(topic="t", born=2), 6.0) == ["NoAckAfterDelete"], "it goes without a Seal"
+
+
+def test_an_entry_that_was_given_up_and_sent_again_is_delivered_at_its_second_place() -> None:
+    """A recovery gave up what was at 1.4; the producer sent it again, and it is at 2.0."""
+    places = {b"x": [(("t", 1), 4), (("t", 2), 0)]}
+    view = SimpleNamespace(now=1.0, metadata=cluster(), written_at=places.__getitem__, settled=lambda key: 1)
+    deliveries = DeliveryRecords(cast("Any", view))
+    deliveries.received("t", "g", Receipt(2, 0, 0, 1), b"x", 0.5)
+    with pytest.raises(Violation, match="PrefixAgree"):
+        deliveries.received("t", "g", Receipt(2, 1, 0, 1), b"x", 0.5)

@@ -252,7 +252,8 @@ class Requests:
             # known before a topic that is being deleted is gone: no segment is opened in it any more.
             number = self._metadata.next_number(topic) if known is None else known.current + 1
             push, why_not = partial(self._place, topic, number, wanted), errors.not_registered_yet(topic)
-            self._watch(slot, lambda: self._was_born(topic, number), push, why_not, now)
+            patience = 1 if known is None else 2
+            self._watch(slot, lambda: self._was_born(topic, number), push, why_not, now, patience)
 
     def _was_born(self, topic: str, number: int) -> bool:
         """Whether there is, or was, a topic that began with that number, or with a later one."""
@@ -299,7 +300,8 @@ class Requests:
             return there is None or there.born != born
 
         push = partial(self._pushed, DeleteTopic(topic=topic, born=born, at_seal=True))
-        self._watch(slot, done, push, errors.not_deleted_yet(topic), now)
+        # Its leader may have to be replaced first, and Raft's before that.
+        self._watch(slot, done, push, errors.not_deleted_yet(topic), now, patience=2)
 
     def _place(self, topic: str, number: int, settings: dict[str, int], now: float) -> errors.Reason:
         """Propose the topic with its first segment, placed anew each time; see `Watch.push`."""

@@ -31,7 +31,9 @@ class View(Protocol):
 
     now: float
     metadata: Metadata
-    places: dict[bytes, tuple[Key, int]]
+
+    def written_at(self, payload: bytes) -> list[tuple[Key, int]]:
+        """Return the positions of this entry."""
 
     def settled(self, key: Key) -> int:
         """Return how many entries of a segment are settled."""
@@ -73,9 +75,9 @@ class DeliveryRecords:
 
     def received(self, topic: str, group: str, receipt: Receipt, payload: bytes, sent_at: float) -> None:
         """A consumer was handed an entry, in answer to a RECEIVE that it sent at `sent_at`."""
-        place, position = self._view.places.get(payload), Position(receipt.segment, receipt.offset)
-        if place != ((topic, receipt.segment), receipt.offset):
-            raise Violation("PrefixAgree", f"{payload!r} is at {place}, and came as {receipt}")
+        places, position = self._view.written_at(payload), Position(receipt.segment, receipt.offset)
+        if ((topic, receipt.segment), receipt.offset) not in places:
+            raise Violation("PrefixAgree", f"{payload!r} is at {places}, and came as {receipt}")
         if receipt.offset >= self._view.settled((topic, receipt.segment)):
             raise Violation("DeliveredIsPrefix", f"{receipt} of {topic} is not settled, and was handed out")
         promised = self._of(topic, group, receipt.generation).promised.get(position)

@@ -82,7 +82,7 @@ class Judge(Truth):
         """A client was told where its entry is."""
         holds(reply.payload is not None, "Replies", f"no place of {payload!r} is told to a client that asked")
         segment, offset = split_place(reply.payload or b"")
-        known = ((topic, segment), offset) in (self.places.get(payload), *self.again.get(payload, ()))
+        known = ((topic, segment), offset) in self.written_at(payload)
         holds(
             known, "AckedDurable", f"{payload!r} is said to be at {segment}.{offset} of {topic}, and is not"
         )

@@ -227,10 +227,14 @@ class Truth:
             return segment.count
         return self.truth(key).acked
 
+    def written_at(self, payload: bytes) -> list[tuple[Key, int]]:
+        """Return the positions of this entry: several, if a recovery gave it up and it was sent again."""
+        first = self.places.get(payload)
+        return [first, *self.again.get(payload, ())] if first is not None else []
+
     def settled_places(self, payload: bytes) -> list[tuple[Key, int]]:
         """Return the positions at which readers may see this entry: one, if all is well."""
-        first = self.places.get(payload)
-        places = [first, *self.again.get(payload, ())] if first is not None else []
+        places = self.written_at(payload)
         return [(key, offset) for key, offset in places if offset < self.settled(key)]
 
     @property
@@ -253,8 +257,7 @@ class Truth:
 
     def kept_places(self, payload: bytes) -> list[tuple[Key, int]]:
         """Return the positions of an entry, except those beyond the sealed count of their segment."""
-        first = self.places.get(payload)
-        places = [first, *self.again.get(payload, ())] if first is not None else []
+        places = self.written_at(payload)
         return [(key, offset) for key, offset in places if offset < self.sealed_as.get(key, offset + 1)]
 
     def is_given_up(self, topic: str, position: Position) -> bool:

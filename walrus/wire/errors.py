@@ -455,7 +455,10 @@ def not_configured_yet(topic: str) -> Reason:
 
 def not_deleted_yet(topic: str) -> Reason:
     """A DELETE that was proposed and is not applied yet."""
-    return Reason(f"timeout: no majority agreed in time, {topic} may still be deleted; ask again")
+    return Reason(
+        f"timeout: no majority agreed in time, of the members or of the copies of the open segment; "
+        f"{topic} may still be deleted; ask again"
+    )
 
 
 def not_gone_yet(node_id: int) -> Reason:

@@ -20,7 +20,7 @@ ALL = (
         "no_tombstone",
         "TrimmedStaysTrimmed",
         "a topic that is registered anew begins with segment 1 again",
-        Slip("self.tombstones[command.topic] = topic.current + 1", "self.tombstones[command.topic] = 1"),
+        Slip("self.tombstones[name] = topic.current + 1", "self.tombstones[name] = 1"),
         spec="retention:NoTombstone",
     ),
     Mutant.of(
@@ -29,6 +29,13 @@ ALL = (
         "a DELETE that is committed late deletes the topic that was registered since",
         Slip("if topic is None or topic.born != command.born:", "if topic is None:"),
         spec="retention:DeleteWithoutCompare",
+    ),
+    Mutant.of(
+        "topic_goes_without_a_seal",
+        "NoAckAfterDelete",
+        "a topic goes at once, and its writer goes on until it hears of that",
+        Slip("DeleteTopic(topic=topic, born=born, at_seal=True)", "DeleteTopic(topic=topic, born=born)"),
+        spec="retention:DeleteWithoutFence",
     ),
     Mutant.of(
         "copies_outlive_their_segment",
