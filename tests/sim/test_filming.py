@@ -9,9 +9,9 @@ import pytest
 from tests.view.films import simulated
 from walrus.sim import faults, mutants, scenarios
 from walrus.sim.__main__ import main
-from walrus.sim.filming import Camera, picture, play_scenario
+from walrus.sim.filming import SHOWN_SEGMENTS, Camera, picture, play_scenario
 from walrus.sim.options import Options
-from walrus.sim.run import simulate
+from walrus.sim.run import Result, simulate
 from walrus.sim.stage import Stage, watched
 from walrus.sim.why import sentences, why
 from walrus.view.film import read, state_at
@@ -33,6 +33,15 @@ def test_the_last_state_in_a_film_is_what_the_nodes_hold() -> None:
         now = picture(host.controller, host.clock(stage.world.now))
         same = {name: value for name, value in now.items() if not name.startswith("lease")}
         assert {name: shown[str(host.id)].get(name) for name in same} == same
+
+
+def test_the_copies_of_a_topic_that_is_trimmed_deleted_and_registered_again_are_shown() -> None:
+    camera = Camera()
+    outcome = simulate(3, Options(keepers=2), 4000, faults.classes("none"), film=camera)
+    assert isinstance(outcome, Result), outcome
+    shown = {name for event in camera.events for name in event.state}
+    numbers = {int(name.rpartition("/")[2]) for name in shown if name.startswith("copy kept/")}
+    assert len(numbers) > SHOWN_SEGMENTS, numbers
 
 
 def test_every_message_that_arrives_was_sent_and_a_death_is_seen() -> None:

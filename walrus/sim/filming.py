@@ -222,8 +222,7 @@ def picture(controller: Controller, now: float) -> dict[str, Any]:
             shown[f"lease {name}"] = held[name]
         for group, position in topic.cursors.items():
             shown[f"group {name} {group}"] = f"{position.segment}.{position.offset}"
-        for number in range(max(1, topic.current - SHOWN_SEGMENTS + 1), topic.current + 1):
-            segment = topic.segments[number - 1]
+        for number, segment in topic.numbered(topic.current - SHOWN_SEGMENTS + 1):
             if controller.config.node_id in segment.replicas:
                 shown[f"copy {name}/{number}"] = _copy(controller, name, number)
     return shown
