@@ -11,7 +11,9 @@ import pytest
 from tests.broker.world import NodeWorld, three
 from walrus import protocol
 from walrus.protocol import Ack, Configure, Delete, Fetch, Get, Receive, Register, Seek, State
+from walrus.segments import Seal
 from walrus.storage.errors import DiskFull
+from walrus.wire.messages import Propose
 
 ROLLING = {"segment_entries": 5}
 
@@ -325,3 +327,29 @@ def test_a_topic_is_deleted_although_its_replicas_have_no_room(monkeypatch: pyte
     assert world.replies[put][0].startswith((b"ERR outcome unknown", b"ERR unknown topic"))
     monkeypatch.undo()
     world.until(lambda: copies(world) == {1: [], 2: [], 3: []})
+
+
+def test_the_writer_stops_before_the_seal_of_a_deleted_topic_is_committed() -> None:
+    """Its proposals are lost for a second: no entry is acknowledged meanwhile."""
+    world = three()
+    for name in "abc":
+        world.register(name)
+    topic = next(name for name in "abc" if world.topic(name).open.leader != world.raft_leader)
+    writer, lost = world.topic(topic).open.leader, []
+
+    def seals(sender: int, to: int, message: object) -> bool:
+        lost.extend(
+            [message] if isinstance(message, Propose) and isinstance(message.commands[0], Seal) else []
+        )
+        return message in lost
+
+    world.lose = seals
+    deleted = world.send(world.raft_leader, Delete(topic))
+    world.until(lambda: bool(lost))
+    put = world.send(writer, protocol.parse_request(b"PUT %b x" % topic.encode()))
+    world.run(1.0)
+    assert not world.replies[deleted]
+    assert b"OK" not in world.replies[put], "NoAckAfterDelete: acknowledged behind the last count"
+    world.lose = lambda sender, to, message: False
+    world.until(lambda: world.replies[deleted] == [b"OK"] and bool(world.replies[put]))
+    assert world.replies[put][0].startswith((b"ERR unknown topic", b"ERR outcome unknown"))

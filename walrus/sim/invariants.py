@@ -366,6 +366,11 @@ def OnlyWhatWasMeant(view: Truth) -> None:
     _conflicts(view, "OnlyWhatWasMeant")
 
 
+def NoAckAfterDelete(view: Truth) -> None:
+    """A topic goes with the Seal of its open segment: nothing is acknowledged in it after that."""
+    _conflicts(view, "NoAckAfterDelete")
+
+
 def SpaceIsGivenBack(view: Truth) -> None:
     """No copy outlives its segment, at a node that knows that it is dropped."""
     for host in _nodes(view):
@@ -503,6 +508,13 @@ def FailoverProgress(view: Truth) -> None:
             raise Violation("FailoverProgress", f"{name}/{topic.current} has no leader: {topic.open}")
 
 
+def DeletedInTheEnd(view: Truth) -> None:
+    """No topic is still to be deleted."""
+    for name, topic in sorted(view.metadata.topics.items()):
+        if topic.deleting:
+            raise Violation("DeletedInTheEnd", f"{name}/{topic.current} is still open: {topic.open}")
+
+
 Predicate = Callable[[Truth], None]
 
 CHEAP: tuple[Predicate, ...] = (
@@ -531,6 +543,7 @@ CHEAP: tuple[Predicate, ...] = (
     SkippedIsCounted,
     MarkInBounds,
     OnlyWhatWasMeant,
+    NoAckAfterDelete,
     ElectionSafety,
     LeaderAppendOnly,
     LogMatching,
@@ -546,7 +559,13 @@ EXPENSIVE: tuple[Predicate, ...] = (
     OutIsBounded,
     SpaceIsGivenBack,
 )
-PROGRESS: tuple[Predicate, ...] = (RolloverProgress, ReadProgress, FailoverProgress, EveryEntryAcked)
+PROGRESS: tuple[Predicate, ...] = (
+    RolloverProgress,
+    ReadProgress,
+    FailoverProgress,
+    EveryEntryAcked,
+    DeletedInTheEnd,
+)
 NAMES = frozenset(predicate.__name__ for predicate in (*CHEAP, *EXPENSIVE, *PROGRESS))
 
 

@@ -38,6 +38,20 @@ ALL = (
         spec="retention:DeleteWithoutFence",
     ),
     Mutant.of(
+        "writer_goes_on_behind_its_last_seal",
+        "NoAckAfterDelete",
+        "the writer of a topic that is to be deleted proposes its Seal, and does not stop",
+        Slip("writer.end()", "pass"),
+        spec="retention:SealsWithoutStop",
+    ),
+    Mutant.of(
+        "marked_topic_goes_on",
+        "DeletedInTheEnd",
+        "the writer of a topic that is to be deleted does not propose its end",
+        Slip("elif self._metadata.topics[topic].deleting:", "elif False:"),
+        spec="retention:DeletedGoesOn",
+    ),
+    Mutant.of(
         "copies_outlive_their_segment",
         "SpaceIsGivenBack",
         "a replica keeps the copies of segments that were trimmed",
