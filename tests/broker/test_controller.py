@@ -727,6 +727,16 @@ def test_what_a_member_does_not_know_gets_into_no_log_whoever_proposes_it(via: i
     assert any("not proposed: DeleteTopic of version 3, which is news to node 3" in s for s in world.logs)
 
 
+def test_what_an_earlier_raft_leader_left_out_is_announced_to_the_next_one():
+    """A Raft leader of a release that does not know of `knows` proposes an announcement without it."""
+    world = three()
+    knows(world, 3, 0)
+    world.run(3.0)
+    assert world.nodes[1].metadata.nodes[3].knows == 0, "MixedReleases: announced again and again"
+    world.kill(world.raft_leader)
+    world.until(lambda: all(c.metadata.nodes[3].knows == commands.VERSION for c in world.nodes.values()))
+
+
 def test_metrics_say_which_versions_are_spoken_and_known():
     world = three()
     knows(world, 3, 2)

@@ -3,7 +3,8 @@
 The releases before this one and after it are trees (`trees.py`) whose nodes run beside those of this one. One
 that no node speaks with is a node of today that greets with an earlier version (`patch`). The directories in
 `directories/` stay as they were written (by `write` below): one by the release that first had work queues,
-producers and retention, one by the release that first had append times.
+producers and retention, one by the release that first had append times, and one by the release that first
+deleted a topic with a Seal, after a deletion.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tests.node import trees
 from tests.node.harness import CALM, PATIENCE, ROOT, Cluster, Launcher, wait_for
 from walrus import commands
 from walrus.broker import handshake
-from walrus.client import Client, OutcomeUnknown
+from walrus.client import Client, OutcomeUnknown, UnknownTopic
 from walrus.protocol import split_fetched, split_time
 from walrus.storage.record import STAMPED_VERSION
 
@@ -192,6 +193,15 @@ def versions(cluster: Cluster, node_id: int) -> tuple[dict[str, int], dict[str, 
     return metrics["wire_versions"], metrics["command_versions"]
 
 
+def delete_while_releases_are_mixed(cluster: Cluster) -> None:
+    """Node 1 is of this release, and may not mark a topic. Node 3 is not, and lets it go at once, as ever."""
+    with cluster.wire(1) as new, cluster.wire(3) as old:
+        assert new.ask(b"REGISTER gone") == b"OK"
+        assert new.ask(b"DELETE gone").startswith(b"ERR older release: node ")
+        assert old.ask(b"DELETE gone") == b"OK"
+        assert new.ask(b"GET gone").startswith(b"ERR unknown topic")
+
+
 @pytest.mark.process
 def test_a_cluster_of_the_release_before_is_upgraded_node_by_node_under_load(launch: Launcher) -> None:
     cluster = secured(launch, trees.before(launch.path / "before"))
@@ -199,10 +209,19 @@ def test_a_cluster_of_the_release_before_is_upgraded_node_by_node_under_load(lau
         for node in cluster:
             change(cluster, node.node_id, ROOT)
             load.goes_on()
+            if node.node_id == 1:
+                delete_while_releases_are_mixed(cluster)
         change(cluster, 2, trees.before(launch.path / "before again"))
         load.goes_on()
         change(cluster, 2, ROOT)
-    assert versions(cluster, 3) == ({"1": 4, "2": 4}, {"1": 3, "2": 3, "3": 3})
+    assert versions(cluster, 3)[0] == {"1": 4, "2": 4}
+    wait_for(
+        lambda: set(versions(cluster, 3)[1].values()) == {4}, "all are known to know what this release does"
+    )
+    with cluster.wire(2) as wire:
+        assert wire.ask(b"DELETE t") == b"OK"
+    with cluster.wire(3) as wire:
+        assert wire.ask(b"GET t").startswith(b"ERR unknown topic")
 
 
 @pytest.mark.process
@@ -224,16 +243,16 @@ def test_a_cluster_is_upgraded_to_the_release_that_follows_and_uses_it_once_all_
                 assert wire.ask(paint).startswith(b"ERR older release: node %d runs one" % older)
             with cluster.wire(3) as wire:
                 assert wire.ask(paint).startswith(b"ERR invalid setting"), "it has never heard of it"
-        assert versions(cluster, 1) == ({"2": 5, "3": 4}, {"1": 4, "2": 4, "3": 3})
+        assert versions(cluster, 1) == ({"2": 5, "3": 4}, {"1": 5, "2": 5, "3": 4})
         change(cluster, 3, news)
-        assert versions(cluster, 1) == ({"2": 5, "3": 5}, {"1": 4, "2": 4, "3": 4})
+        assert versions(cluster, 1) == ({"2": 5, "3": 5}, {"1": 5, "2": 5, "3": 5})
         with cluster.wire(3) as wire:
             assert wire.ask(paint) == b"OK", "all know it"
         assert cluster[3].terminate() == 0
         cluster[3].tree = ROOT
         cluster[3].start()
         assert cluster[3].wait() == 1, "the cluster uses what this release does not know"
-        assert "this node knows 3: upgrade it" in cluster[3].log()
+        assert "this node knows 4: upgrade it" in cluster[3].log()
         cluster[3].tree = news
         cluster[3].start()
         cluster.wait_ready()
@@ -251,6 +270,9 @@ def fill(client: Client) -> None:
     assert [client.get("t", "reader") for _ in range(2)] == [b"0", b"1"]
     for received in client.receive_many("t", "workers", 3):
         client.ack("t", "workers", received.receipt)
+    client.register("gone")
+    client.put("gone", b"gone")
+    client.delete("gone")
 
 
 def test_a_directory_of_this_release_is_kept_for_those_to_come() -> None:
@@ -260,7 +282,12 @@ def test_a_directory_of_this_release_is_kept_for_those_to_come() -> None:
 
 @pytest.mark.process
 @pytest.mark.parametrize(
-    ("release", "times"), [("peers_3_commands_3_blocks_2", False), ("peers_4_commands_3_blocks_3", True)]
+    ("release", "times"),
+    [
+        ("peers_3_commands_3_blocks_2", False),
+        ("peers_4_commands_3_blocks_3", True),
+        ("peers_4_commands_4_blocks_3", True),
+    ],
 )
 def test_a_directory_of_each_release_opens_and_goes_on(launch: Launcher, release: str, times: bool) -> None:
     cluster = launch.prepare(nodes=1)
@@ -287,6 +314,8 @@ def test_a_directory_of_each_release_opens_and_goes_on(launch: Launcher, release
             _, segment, offset = wire.ask(b"PUT t last").split()
             entry = split_fetched(wire.ask(b"FETCH t %b %b" % (segment, offset))[3:])[1]
             assert split_time(entry)[0] > 1_700_000_000_000
+        with pytest.raises(UnknownTopic):
+            client.get("gone")
     assert cluster.state("t")["settings"] == {"retain_entries": 20, "segment_entries": 4}
 
 

@@ -79,6 +79,7 @@ class Members:
         self._callers: dict[int, Hello] = {}  # whose present start the metadata does not know yet
         self._directories: dict[int, str] = {}  # of each member at the last look, to notice removals
         self._announce_at = now
+        self._announced_in = -1  # the term in which this start was announced last
         self._took_part = False  # whether this start was ever ready
         self._refusals: dict[int, str] = {}  # by peer, those that may change
         self.wire_versions: dict[int, int] = {}
@@ -364,8 +365,8 @@ class Members:
         if now < self._announce_at or self._raft.leader_id is None:
             return
         self._announce_at = now + self._config.resend_interval
-        me = self._me
-        if me is None or start_number(me.incarnation) < start_number(self.identity.incarnation):
+        if self._is_unknown():
+            self._announced_in = self._raft.current_term
             self._host.propose(
                 Announce(
                     node_id=self._config.node_id,
@@ -377,6 +378,18 @@ class Members:
                 ),
                 now,
             )
+
+    def _is_unknown(self) -> bool:
+        """Whether this start is to be announced: first, or since what it knows is not in the metadata.
+
+        A Raft leader of an earlier release leaves that out of what it proposes. The next one may be of this
+        release, so it is asked, too, once a term.
+        """
+        me, mine = self._me, self.identity
+        if me is None or start_number(me.incarnation) < start_number(mine.incarnation):
+            return True
+        left_out = me.incarnation == mine.incarnation and me.knows != commands.VERSION
+        return left_out and self._raft.current_term != self._announced_in
 
     def on_applied(self) -> list[int]:
         """The metadata changed. Return the nodes that have been removed since the last time.
