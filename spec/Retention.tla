@@ -14,10 +14,21 @@
 (* and generations of a group are those of Delivery.tla, one entry to a    *)
 (* segment, so that a mark is a segment number.                            *)
 (*                                                                         *)
-(* Numbers are never used twice. Delete leaves a tombstone: the number at  *)
-(* which the next life is born. So the number in a frame, a receipt or a   *)
+(* Numbers are never used twice. A life leaves a tombstone: the number at  *)
+(* which the next one is born. So the number in a frame, a receipt or a    *)
 (* proposal says which life it belongs to, however late it comes, and no   *)
 (* message needs another field.                                            *)
+(*                                                                         *)
+(* A DELETE only marks the life (`deleting`). What ends it is the Seal of  *)
+(* its open segment, as at any rollover or failover: that Seal opens no    *)
+(* next segment, and leaves the tombstone. So a writer that has not heard  *)
+(* of the deletion needs no care of its own. Walrus.tla shows what is used *)
+(* here: a Seal is proposed once the writer has stopped (its BeginSeal and *)
+(* ProposeSeal), or a majority of the copies is fenced (its Fence and      *)
+(* RecoverySeal), and no entry is acknowledged in that segment later. Stop *)
+(* is either of them, and Answer is its Ack: by any writer that has not    *)
+(* stopped, however far behind, of any segment that was ever opened.       *)
+(* DELETE is answered once the life has ended; REGISTER commits only then. *)
 (*                                                                         *)
 (* Raft commits a proposal at any later time, again, or never. So whatever *)
 (* is proposed stays proposed (`asked`), and what keeps a late one from    *)
@@ -26,7 +37,8 @@
 (*                                                                         *)
 (* Left out: why a segment is trimmed (entries, bytes, age: a decision of  *)
 (* the Raft leader that safety does not rest on), several groups, readers  *)
-(* of trimmed segments (they get an error or the entry, both are true).    *)
+(* of trimmed segments (they get an error or the entry, both are true),    *)
+(* and the leases of those that hand out entries (Delivery.tla has them).  *)
 (***************************************************************************)
 EXTENDS Naturals, Sequences, FiniteSets, TLC
 
@@ -42,14 +54,16 @@ VARIABLES
     asked,            \* commands that clients have asked for: committed at any later time, or never
     frames,           \* frames on their way: they name a segment, and PROOF the life they are of
     copy,             \* copy[n]: the life whose entry the replica's copy of segment n holds; 0: none
+    stopped,          \* segments whose writer has stopped for good, or of whose copies a majority is fenced
     sealed,           \* PROOF numbers of segments that were ever sealed
     trimmed,          \* PROOF numbers of segments that were ever trimmed
     gone,             \* PROOF numbers of segments that went with their topic
     missed,           \* PROOF segments that were trimmed before the group was done with them
-    misled            \* PROOF a command changed another life than the one it was asked for
+    misled,           \* PROOF a command changed another life than the one it was asked for
+    lost              \* PROOF an entry was acknowledged in a segment that had gone with its topic
 
-vars == <<history, asked, frames, copy, sealed, trimmed, gone, missed, misled>>
-proof == <<sealed, trimmed, gone, missed, misled>>
+vars == <<history, asked, frames, copy, stopped, sealed, trimmed, gone, missed, misled, lost>>
+proof == <<sealed, trimmed, missed, misled, lost>>
 
 Numbers == 1..MaxNumber
 Max(a, b) == IF a > b THEN a ELSE b
@@ -58,9 +72,10 @@ Committed == history[Len(history)]
 View == history[1]
 IsThere(state) == state.first # 0
 Retained(state) == IF IsThere(state) THEN state.first..state.current ELSE {}
+Opened(state) == 1..(IF IsThere(state) THEN state.current ELSE state.next - 1)
 
 \* `first` is 0 while there is no topic; `next`: the tombstone, where the next life is born.
-Beginning == [life |-> 0, born |-> 0, first |-> 0, current |-> 0, next |-> 1,
+Beginning == [life |-> 0, born |-> 0, first |-> 0, current |-> 0, next |-> 1, deleting |-> FALSE,
               mark |-> 0, generation |-> 0, skipped |-> 0]
 
 -----------------------------------------------------------------------------
@@ -73,9 +88,12 @@ Registered(state, command) ==
                        !.mark = state.next, !.generation = 0, !.skipped = 0]
     ELSE state
 
+\* The end of a topic that is to be deleted is the Seal of its open segment.
+Ended(state) == [state EXCEPT !.first = 0, !.next = state.current + 1, !.deleting = FALSE]
+
 SealedOne(state, number) ==
     IF IsThere(state) /\ number = state.current
-    THEN [state EXCEPT !.current = @ + 1]
+    THEN IF state.deleting THEN Ended(state) ELSE [state EXCEPT !.current = @ + 1]
     ELSE state
 
 MayTrim(state, from, first) ==
@@ -92,9 +110,10 @@ TrimmedTo(state, from, first) ==
                        !.skipped = @ + (Max(state.mark, first) - state.mark)]
     ELSE state
 
+\* A mark, and no more: its writer may not have heard of that.
 Deleted(state, command) ==
     IF IsThere(state) /\ command.number = state.born
-    THEN [state EXCEPT !.first = 0, !.next = state.current + 1]
+    THEN [state EXCEPT !.deleting = TRUE]
     ELSE state
 
 \* A SEEK to what is trimmed goes to the first segment there is; one of an earlier life goes nowhere.
@@ -113,14 +132,15 @@ Init ==
     /\ history = <<Beginning>>
     /\ asked = {} /\ frames = {}
     /\ copy = [n \in Numbers |-> 0]
-    /\ sealed = {} /\ trimmed = {} /\ gone = {} /\ missed = {} /\ misled = FALSE
+    /\ stopped = {}
+    /\ sealed = {} /\ trimmed = {} /\ gone = {} /\ missed = {} /\ misled = FALSE /\ lost = FALSE
 
 (* Clients ask. `life` is a PROOF field: the life that the client meant.   *)
 
 Ask(command) ==
     /\ command \notin asked
     /\ asked' = asked \cup {command}
-    /\ UNCHANGED <<history, frames, copy, proof>>
+    /\ UNCHANGED <<history, frames, copy, stopped, gone, proof>>
 
 \* REGISTER names the number that the life is to be born with: the tombstone.
 AskToRegister ==
@@ -141,7 +161,8 @@ AskToSeek ==
         /\ Ask([kind |-> "seek", number |-> to, generation |-> Committed.generation,
                  life |-> Committed.life])
 
-(* Raft commits. From then on there are frames of the open segment, and they stay on their way.         *)
+(* Raft commits. From then on there are frames of the open segment, and they stay on their way. A topic *)
+(* that ends takes with it all that it had.                                                             *)
 
 Become(state) ==
     /\ state # Committed
@@ -149,24 +170,25 @@ Become(state) ==
     /\ history' = Append(history, state)
     /\ frames' = frames \cup
            IF IsThere(state) THEN {[number |-> state.current, life |-> state.life]} ELSE {}
-    /\ UNCHANGED <<asked, copy>>
+    /\ gone' = gone \cup IF IsThere(state) THEN {} ELSE Retained(Committed)
+    /\ UNCHANGED <<asked, copy, stopped>>
 
 \* What a client has asked for, at any later time, and again.
 CommitAsked ==
     \E command \in asked :
         LET after == Step(Committed, command) IN
         /\ Become(after)
-        /\ gone' = gone \cup IF IsThere(Committed) /\ ~IsThere(after) THEN Retained(Committed) ELSE {}
         /\ misled' = (misled \/ after.life # command.life)
-        /\ UNCHANGED <<sealed, trimmed, missed>>
+        /\ UNCHANGED <<sealed, trimmed, missed, lost>>
 
-\* The open segment is sealed, and the next one opens.
+\* The open segment is sealed, and the next one opens; or the topic ends with it.
 Seal ==
     /\ IsThere(Committed)
-    /\ Committed.current < MaxNumber
+    /\ Committed.current \in stopped
+    /\ Committed.deleting \/ Committed.current < MaxNumber
     /\ Become(SealedOne(Committed, Committed.current))
     /\ sealed' = sealed \cup {Committed.current}
-    /\ UNCHANGED <<trimmed, gone, missed, misled>>
+    /\ UNCHANGED <<trimmed, missed, misled, lost>>
 
 \* The group is done with its next segment.
 Acknowledge ==
@@ -178,11 +200,25 @@ Acknowledge ==
 \* Proposed by a Raft leader that may know little: with any numbers.
 Trim(from, first) ==
     LET after == TrimmedTo(Committed, from, first)
-        lost == Retained(Committed) \ Retained(after) IN
+        dropped == Retained(Committed) \ Retained(after) IN
     /\ Become(after)
-    /\ trimmed' = trimmed \cup lost
-    /\ missed' = missed \cup {n \in lost : n >= Committed.mark}
-    /\ UNCHANGED <<sealed, gone, misled>>
+    /\ trimmed' = trimmed \cup dropped
+    /\ missed' = missed \cup {n \in dropped : n >= Committed.mark}
+    /\ UNCHANGED <<sealed, misled, lost>>
+
+(* Writers. What one has applied is not asked: it may be behind, and cut off with a lease that is valid. *)
+
+\* The writer of a segment stops for good, or a majority of its copies is fenced.
+Stop ==
+    \E n \in Opened(Committed) \ stopped :
+        /\ stopped' = stopped \cup {n}
+        /\ UNCHANGED <<history, asked, frames, copy, gone, proof>>
+
+\* It acknowledges an entry.
+Answer ==
+    \E n \in Opened(Committed) \ stopped :
+        /\ lost' = (lost \/ n \in gone)
+        /\ UNCHANGED <<history, asked, frames, copy, stopped, gone, sealed, trimmed, missed, misled>>
 
 (* A replica.                                                              *)
 
@@ -193,14 +229,14 @@ Take ==
         /\ frame.number = View.current
         /\ copy[frame.number] = 0
         /\ copy' = [copy EXCEPT ![frame.number] = frame.life]
-        /\ UNCHANGED <<history, asked, frames, proof>>
+        /\ UNCHANGED <<history, asked, frames, stopped, gone, proof>>
 
 \* It applies the next command, and gives back the space of what is retained no more.
 Apply ==
     /\ Len(history) > 1
     /\ history' = Tail(history)
     /\ copy' = [n \in Numbers |-> IF n \in Retained(history[2]) THEN copy[n] ELSE 0]
-    /\ UNCHANGED <<asked, frames, proof>>
+    /\ UNCHANGED <<asked, frames, stopped, gone, proof>>
 
 Next ==
     \/ AskToRegister
@@ -210,6 +246,8 @@ Next ==
     \/ Seal
     \/ Acknowledge
     \/ \E from, first \in Numbers \cup {MaxNumber + 1} : Trim(from, first)
+    \/ Stop
+    \/ Answer
     \/ Take
     \/ Apply
 
@@ -228,6 +266,9 @@ TrimmedIsSealed == trimmed \subseteq sealed
 
 \* What was trimmed, or went with its topic, is never there again.
 TrimmedStaysTrimmed == (trimmed \cup gone) \cap Retained(Committed) = {}
+
+\* No entry is acknowledged in a segment that went with its topic: a DELETE that is answered has an end.
+NoAckAfterDelete == ~lost
 
 \* With protect_groups nothing is trimmed that a group is not done with.
 ProtectedUntilAcked == Protect => missed = {}
@@ -259,8 +300,9 @@ ProbeOldFrame == \A frame \in frames : frame.life = Committed.life \/ ~IsThere(C
 (* Liveness. The limit is so low that every sealed segment is over it. A Raft leader that stays knows   *)
 (* what is committed, and plans with it (walrus/broker/retention.py): with protect_groups no further    *)
 (* than the group is. What was proposed is committed, the replica applies it, and a group that protects *)
-(* a topic gets on; without the setting it need not. Clients need ask for nothing, and Seals need not   *)
-(* happen.                                                                                              *)
+(* a topic gets on; without the setting it need not. Of a topic that is to be deleted the writer stops, *)
+(* or a recovery fences its copies, and the Seal is committed. Clients need ask for nothing, and other  *)
+(* Seals need not happen.                                                                               *)
 
 TrimPlanned ==
     /\ IsThere(Committed)
@@ -270,6 +312,8 @@ Fairness ==
     /\ WF_vars(TrimPlanned)
     /\ WF_vars(Protect /\ Acknowledge)
     /\ WF_vars(CommitAsked)
+    /\ WF_vars(Committed.deleting /\ Stop)
+    /\ WF_vars(Committed.deleting /\ Seal)
     /\ WF_vars(Apply)
 
 LiveSpec == Spec /\ Fairness

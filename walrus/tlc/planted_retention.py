@@ -39,7 +39,21 @@ PLANTED = (
         "NoTombstone",
         "TrimmedStaysTrimmed",
         "a topic that is registered anew begins with segment 1 again",
-        Patch("Deleted", "!.next = state.current + 1", "!.next = 1"),
+        Patch("Ended", "!.next = state.current + 1", "!.next = 1"),
+    ),
+    _bug(
+        "quick-lives",
+        "DeleteWithoutFence",
+        "NoAckAfterDelete",
+        "a DELETE removes the topic at once, and its writer goes on acknowledging",
+        Patch("Deleted", "[state EXCEPT !.deleting = TRUE]", "Ended(state)"),
+    ),
+    _bug(
+        "quick-lives",
+        "SealsWithoutStop",
+        "NoAckAfterDelete",
+        "a topic that is to be deleted is sealed though its writer has not stopped and no majority is fenced",
+        Patch("Seal", "/\\ Committed.current \\in stopped", ""),
     ),
     _bug(
         "quick-lives",
@@ -103,7 +117,7 @@ PLANTED = (
         "NoTombstone",
         "TrimmedStaysTrimmed",
         "a topic that is registered anew begins with segment 1 again",
-        Patch("Deleted", "!.next = state.current + 1", "!.next = 1"),
+        Patch("Ended", "!.next = state.current + 1", "!.next = 1"),
     ),
     _bug(
         "full-protect",
@@ -139,6 +153,14 @@ PLANTED = (
         "a temporal property",
         "a DELETE is compared with where the topic begins now: once it was trimmed, none fits",
         Patch("Deleted", "command.number = state.born", "command.number = state.first"),
+    ),
+    _bug(
+        "liveness",
+        "DeletedGoesOn",
+        "a temporal property",
+        "the Seal of a topic that is to be deleted opens the next segment, as that of any other",
+        Patch("SealedOne", "IF state.deleting THEN Ended(state) ELSE", ""),
+        Patch("Seal", "Committed.deleting \\/ Committed.current < MaxNumber", "Committed.current < MaxNumber"),
     ),
     _bug(
         "liveness",
