@@ -23,12 +23,15 @@
 (* its open segment, as at any rollover or failover: that Seal opens no    *)
 (* next segment, and leaves the tombstone. So a writer that has not heard  *)
 (* of the deletion needs no care of its own. Walrus.tla shows what is used *)
-(* here: a Seal is proposed once the writer has stopped (its BeginSeal and *)
-(* ProposeSeal), or a majority of the copies is fenced (its Fence and      *)
-(* RecoverySeal), and no entry is acknowledged in that segment later. Stop *)
-(* is either of them, and Answer is its Ack: by any writer that has not    *)
-(* stopped, however far behind, of any segment that was ever opened.       *)
-(* DELETE is answered once the life has ended; REGISTER commits only then. *)
+(* here: a Seal is proposed once the writer has stopped (its ProposeSeal), *)
+(* or a majority of the copies is fenced (its Fence), and no entry that is *)
+(* sent later is acknowledged in that segment. Stop is either of the two.  *)
+(* Answer is a LeaderAppend and its Ack in one: an entry comes to a writer *)
+(* that has not stopped, however far behind that is, and is acknowledged.  *)
+(* (What came before Stop may be acknowledged later, even after the end:   *)
+(* its PUT overlapped the DELETE.) DELETE is answered once the life has    *)
+(* ended. REGISTER may be asked for before that, since no number is given  *)
+(* any more; it commits only then.                                         *)
 (*                                                                         *)
 (* Raft commits a proposal at any later time, again, or never. So whatever *)
 (* is proposed stays proposed (`asked`), and what keeps a late one from    *)
@@ -60,7 +63,7 @@ VARIABLES
     gone,             \* PROOF numbers of segments that went with their topic
     missed,           \* PROOF segments that were trimmed before the group was done with them
     misled,           \* PROOF a command changed another life than the one it was asked for
-    lost              \* PROOF an entry was acknowledged in a segment that had gone with its topic
+    lost              \* PROOF an entry is acknowledged in a segment that had gone when it was sent
 
 vars == <<history, asked, frames, copy, stopped, sealed, trimmed, gone, missed, misled, lost>>
 proof == <<sealed, trimmed, missed, misled, lost>>
@@ -142,12 +145,13 @@ Ask(command) ==
     /\ asked' = asked \cup {command}
     /\ UNCHANGED <<history, frames, copy, stopped, gone, proof>>
 
-\* REGISTER names the number that the life is to be born with: the tombstone.
+\* REGISTER names the number that the life is to be born with: the tombstone, or what it will be.
 AskToRegister ==
-    /\ ~IsThere(Committed)
+    LET number == IF IsThere(Committed) THEN Committed.current + 1 ELSE Committed.next IN
+    /\ ~IsThere(Committed) \/ Committed.deleting
     /\ Committed.life < MaxLives
-    /\ Committed.next <= MaxNumber
-    /\ Ask([kind |-> "register", number |-> Committed.next, generation |-> 0, life |-> Committed.life + 1])
+    /\ number <= MaxNumber
+    /\ Ask([kind |-> "register", number |-> number, generation |-> 0, life |-> Committed.life + 1])
 
 \* DELETE names the number that the life was born with.
 AskToDelete ==
@@ -170,7 +174,7 @@ Become(state) ==
     /\ history' = Append(history, state)
     /\ frames' = frames \cup
            IF IsThere(state) THEN {[number |-> state.current, life |-> state.life]} ELSE {}
-    /\ gone' = gone \cup IF IsThere(state) THEN {} ELSE Retained(Committed)
+    /\ gone' = gone \cup IF IsThere(state) /\ state.life = Committed.life THEN {} ELSE Retained(Committed)
     /\ UNCHANGED <<asked, copy, stopped>>
 
 \* What a client has asked for, at any later time, and again.
@@ -214,7 +218,7 @@ Stop ==
         /\ stopped' = stopped \cup {n}
         /\ UNCHANGED <<history, asked, frames, copy, gone, proof>>
 
-\* It acknowledges an entry.
+\* An entry is sent to one that has not, and will be acknowledged.
 Answer ==
     \E n \in Opened(Committed) \ stopped :
         /\ lost' = (lost \/ n \in gone)
@@ -267,7 +271,7 @@ TrimmedIsSealed == trimmed \subseteq sealed
 \* What was trimmed, or went with its topic, is never there again.
 TrimmedStaysTrimmed == (trimmed \cup gone) \cap Retained(Committed) = {}
 
-\* No entry is acknowledged in a segment that went with its topic: a DELETE that is answered has an end.
+\* No entry is acknowledged in a topic that was gone when it was sent.
 NoAckAfterDelete == ~lost
 
 \* With protect_groups nothing is trimmed that a group is not done with.

@@ -57,6 +57,24 @@ PLANTED = (
     ),
     _bug(
         "quick-lives",
+        "RegistersBeforeTheEnd",
+        "NoAckAfterDelete",
+        "a name is registered anew although the topic that is to be deleted is not sealed",
+        Patch(
+            "Registered",
+            "IF ~IsThere(state) /\\ command.number = state.next",
+            "IF (state.deleting /\\ command.number = state.current + 1)\n"
+            "       \\/ (~IsThere(state) /\\ command.number = state.next)",
+        ),
+        Patch(
+            "Registered",
+            "!.born = state.next, !.first = state.next, !.current = state.next",
+            "!.born = command.number, !.first = command.number, !.current = command.number",
+        ),
+        Patch("Registered", "!.mark = state.next", "!.mark = command.number, !.deleting = FALSE"),
+    ),
+    _bug(
+        "quick-lives",
         "RegisterWithoutCompare",
         "OnlyWhatWasMeant",
         "a late REGISTER brings a deleted topic back",
@@ -160,7 +178,9 @@ PLANTED = (
         "a temporal property",
         "the Seal of a topic that is to be deleted opens the next segment, as that of any other",
         Patch("SealedOne", "IF state.deleting THEN Ended(state) ELSE", ""),
-        Patch("Seal", "Committed.deleting \\/ Committed.current < MaxNumber", "Committed.current < MaxNumber"),
+        Patch(
+            "Seal", "Committed.deleting \\/ Committed.current < MaxNumber", "Committed.current < MaxNumber"
+        ),
     ),
     _bug(
         "liveness",
