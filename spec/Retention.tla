@@ -26,7 +26,7 @@
 (* here: a Seal is proposed once the writer has stopped (its ProposeSeal), *)
 (* or a majority of the copies is fenced (its Fence), and no entry that is *)
 (* sent later is acknowledged in that segment. Stop is either of the two.  *)
-(* Answer is a LeaderAppend and its Ack in one: an entry comes to a writer *)
+(* Put is a LeaderAppend and its Ack in one: an entry comes to a writer    *)
 (* that has not stopped, however far behind that is, and is acknowledged.  *)
 (* (What came before Stop may be acknowledged later, even after the end:   *)
 (* its PUT overlapped the DELETE.) DELETE is answered once the life has    *)
@@ -219,7 +219,7 @@ Stop ==
         /\ UNCHANGED <<history, asked, frames, copy, gone, proof>>
 
 \* An entry is sent to one that has not, and will be acknowledged.
-Answer ==
+Put ==
     \E n \in Opened(Committed) \ stopped :
         /\ lost' = (lost \/ n \in gone)
         /\ UNCHANGED <<history, asked, frames, copy, stopped, gone, sealed, trimmed, missed, misled>>
@@ -251,7 +251,7 @@ Next ==
     \/ Acknowledge
     \/ \E from, first \in Numbers \cup {MaxNumber + 1} : Trim(from, first)
     \/ Stop
-    \/ Answer
+    \/ Put
     \/ Take
     \/ Apply
 

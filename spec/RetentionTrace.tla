@@ -8,10 +8,13 @@
 (* next entry is, or will be.                                              *)
 (*                                                                         *)
 (* The events are the commands of the topic in the order of Raft's log, as *)
-(* the first node recorded them that applied them; and what the replica    *)
-(* did: Apply, up to an index of the log; Take, and CopyTail, for entries  *)
-(* that it took; Drop, for room that it gave back; Read, for entries that  *)
-(* it handed out.                                                          *)
+(* the first node recorded them that applied them (the Seal that ends the  *)
+(* topic is EndTopic); what the topic's writers did, wherever they are:    *)
+(* Put, for entries that one appended and acknowledged then or later,      *)
+(* and Stop, where one proposed its Seal, or a recovery had fenced enough  *)
+(* copies; and what the replica did: Apply, up to an index of the log;     *)
+(* Take, and CopyTail, for entries that it took; Drop, for room that it    *)
+(* gave back; Read, for entries that it handed out.                        *)
 (*                                                                         *)
 (* What clients ask for is not recorded. What they meant, numbers say:     *)
 (* none is used twice, so a command names one life only.                   *)
@@ -50,16 +53,20 @@ MayMark(e, state) == e.mark = 0 \/ (state.mark <= e.mark /\ e.mark \in Retained(
 
 OnRegister(e) ==
     LET after == Registered(Committed, [number |-> e.number]) IN
+    /\ Keeps("NoAckAfterDelete", ~Committed.deleting, l - 1)
     /\ after # Committed
     /\ Committing(e, after)
 
+\* The next segment opens, or the topic ends: only what is to be deleted does.
 OnSeal(e) ==
     LET after == SealedOne(Committed, e.segment) IN
     /\ after # Committed
+    /\ IsThere(after) = (e.ev = "Seal")
+    /\ Keeps("NoAckAfterDelete", e.segment \in stopped, l - 1)
     /\ MayMark(e, after)
     /\ Become(Marked(e, after))
     /\ sealed' = sealed \cup {e.segment}
-    /\ UNCHANGED <<trimmed, gone, missed, misled>>
+    /\ UNCHANGED <<trimmed, missed, misled, lost>>
 
 OnTrim(e) ==
     /\ Keeps("TrimmedIsSealed", e.first <= Committed.current, l - 1)
@@ -70,8 +77,7 @@ OnDelete(e) ==
     LET after == Deleted(Committed, [number |-> e.born]) IN
     /\ after # Committed
     /\ Become(after)
-    /\ gone' = gone \cup Retained(Committed)
-    /\ UNCHANGED <<sealed, trimmed, missed, misled>>
+    /\ UNCHANGED proof
 
 \* The group is done with more.
 OnMoved(e) ==
@@ -86,12 +92,12 @@ OnSeek(e) ==
     /\ e.mark \in Retained(Committed)
     /\ Committing(e, [Committed EXCEPT !.generation = e.generation, !.mark = e.mark])
 
-Commands == {"RegisterTopic", "Seal", "Trim", "DeleteTopic", "CommitCursors", "CommitGroups", "MoveGroup",
-             "ConfigureTopic"}
+Commands == {"RegisterTopic", "Seal", "EndTopic", "Trim", "DeleteTopic", "CommitCursors", "CommitGroups",
+             "MoveGroup", "ConfigureTopic"}
 
 OnCommand(e) ==
     /\ CASE e.ev = "RegisterTopic" -> OnRegister(e)
-         [] e.ev = "Seal" -> OnSeal(e)
+         [] e.ev \in {"Seal", "EndTopic"} -> OnSeal(e)
          [] e.ev = "Trim" -> OnTrim(e)
          [] e.ev = "DeleteTopic" -> OnDelete(e)
          [] e.ev \in {"CommitCursors", "CommitGroups"} -> OnMoved(e)
@@ -103,6 +109,19 @@ OnCommand(e) ==
     /\ UNCHANGED rests
 
 -----------------------------------------------------------------------------
+\* Writers.
+
+OnPut(e) ==
+    /\ Keeps("NoAckAfterDelete", e.segment \in Opened(Committed) \ stopped, l - 1)
+    /\ Same
+
+\* It may propose again, and more than one recovery may fence.
+OnStop(e) ==
+    /\ e.segment \in Opened(Committed)
+    /\ stopped' = stopped \cup {e.segment}
+    /\ UNCHANGED <<history, asked, frames, copy, gone, proof>>
+
+-----------------------------------------------------------------------------
 \* The replica.
 
 \* As Apply, of all commands up to that index, but for what it gives back.
@@ -112,13 +131,13 @@ OnApply(e) ==
     /\ indexes' = SubSeq(indexes, k, Len(indexes))
     /\ e.first # 0 => history[k].first = e.first
     /\ rests' = FALSE
-    /\ UNCHANGED <<asked, frames, copy, proof, protects, unprotected>>
+    /\ UNCHANGED <<asked, frames, copy, stopped, gone, proof, protects, unprotected>>
 
 Life(n) == (CHOOSE frame \in frames : frame.number = n).life
 
 Holds(n) ==
     /\ copy' = [copy EXCEPT ![n] = Life(n)]
-    /\ UNCHANGED <<history, asked, frames, proof>>
+    /\ UNCHANGED <<history, asked, frames, stopped, gone, proof>>
 
 \* A frame, of the segment that is open in its view. The first one is the spec's Take.
 OnTake(e) ==
@@ -133,21 +152,23 @@ OnDrop(e) ==
     /\ copy[e.segment] # 0
     /\ IsGone(View, e.segment)
     /\ copy' = [copy EXCEPT ![e.segment] = 0]
-    /\ UNCHANGED <<history, asked, frames, proof>>
+    /\ UNCHANGED <<history, asked, frames, stopped, gone, proof>>
 
 \* What a start finds: of segments that its view will come to, and of those that are gone by then.
 OnFound(e) ==
     /\ copy' = [n \in Numbers |-> IF n \in e.segments THEN Life(n) ELSE 0]
-    /\ UNCHANGED <<history, asked, frames, proof>>
+    /\ UNCHANGED <<history, asked, frames, stopped, gone, proof>>
 
 OnStep(e) ==
-    /\ CASE e.ev = "Take" -> OnTake(e)
+    /\ CASE e.ev = "Put" -> OnPut(e)
+         [] e.ev = "Stop" -> OnStop(e)
+         [] e.ev = "Take" -> OnTake(e)
          [] e.ev = "CopyTail" -> OnCopyTail(e)
          [] e.ev = "Drop" -> OnDrop(e)
          [] e.ev = "Found" -> OnFound(e)
          [] e.ev = "Read" -> e.segment \in Retained(View) /\ Same
          [] OTHER -> FALSE
-    /\ rests' = (e.ev \in {"Take", "CopyTail", "Read"})
+    /\ rests' = IF e.ev \in {"Put", "Stop"} THEN rests ELSE e.ev \in {"Take", "CopyTail", "Read"}
     /\ UNCHANGED <<indexes, protects, unprotected>>
 
 -----------------------------------------------------------------------------

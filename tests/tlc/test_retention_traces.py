@@ -22,6 +22,7 @@ EACH = 6 if DEEP else 1
 PLANTED = {
     "copies_outlive_their_segment": (5, "SpaceIsGivenBack"),
     "group_stays_at_what_is_trimmed": (5, "MarkInBounds"),
+    "topic_goes_without_a_seal": (4, "NoAckAfterDelete"),
 }
 """Planted bugs: the seed of a run that shows each, and the invariant that it breaks."""
 
@@ -53,8 +54,9 @@ def with_bugs() -> dict[str, list[Event]]:
 def test_the_runs_have_what_retention_is_about() -> None:
     parts = [part for run in whole().values() for part in retained(run).values()]
     kinds = Counter(event["ev"] for part in parts for event in part)
-    assert {*kinds} >= {"RegisterTopic", "Trim", "DeleteTopic", "Seal", "CommitCursors", "ConfigureTopic"}
-    assert {*kinds} >= {"Apply", "Take", "CopyTail", "Drop", "Read", "Found"}
+    assert {*kinds} >= {"RegisterTopic", "Trim", "DeleteTopic", "Seal", "EndTopic", "ConfigureTopic"}
+    assert {*kinds} >= {"Apply", "Take", "CopyTail", "Drop", "Read", "Found", "CommitCursors"}
+    assert {*kinds} >= {"Put", "Stop"}
 
 
 def test_every_kind_of_corruption_fits_some_run() -> None:

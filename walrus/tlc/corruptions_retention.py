@@ -4,7 +4,9 @@ As in `corruptions_delivery.py`, a kind picks only places at which the result is
 
     Trim          drops the open segment, moves back, drops what was trimmed before, drops what a protected
                   group is not done with, leaves a group behind; or does so at one node only
-    lives         a topic begins with a number of an earlier one; a DELETE of an earlier one applies
+    lives         a topic begins with a number of an earlier one; a DELETE of an earlier one applies; a topic
+                  ends that is not to be deleted, or does not end before its name is registered anew
+    writers       a topic ends though its writer has not stopped; one appends what is acknowledged after that
     a replica     hands out, takes or keeps what is dropped
 """
 
@@ -72,7 +74,7 @@ def _positions(run: list[Event], place: int) -> Iterator[tuple[int, int]]:
     for event in run[:place]:
         if event["ev"] == "Apply" and event["op"] in ("CommitCursors", "Seal", "Trim"):
             at |= {(topic, group): (segment, offset) for topic, group, segment, offset in event["cursors"]}
-        if event.get("op") == "DeleteTopic":
+        if event.get("op") == "EndTopic":
             at = {key: position for key, position in at.items() if key[0] != event["topic"]}
     yield from (position for key, position in at.items() if key[0] == run[place]["topic"])
 
@@ -120,6 +122,68 @@ def deletes_the_next_topic(run: list[Event], rng: Random) -> list[Event] | None:
     return None if place is None else everywhere(run, place, born=run[place]["born"] - 1)
 
 
+def _undone(run: list[Event], place: int) -> list[Event]:
+    """Return the run in which the command that is applied at `place` changes nothing."""
+    index = run[place]["index"]
+    nothing = {"ev": "Apply", "index": index, "op": "Nothing"}
+    return [
+        {"node": event["node"], **nothing} if event["ev"] == "Apply" and event["index"] == index else event
+        for event in run
+    ]
+
+
+def ends_unasked(run: list[Event], rng: Random) -> list[Event] | None:
+    """A Seal ends a topic that is not to be deleted."""
+    ended = {run[place]["topic"] for place in firsts(run, "EndTopic")}
+    fitting = [place for place in firsts(run, "DeleteTopic") if run[place]["topic"] in ended]
+    place = pick(fitting[:1], rng)  # a later one may have no end
+    return None if place is None else _undone(run, place)
+
+
+def registered_before_the_end(run: list[Event], rng: Random) -> list[Event] | None:
+    """A name is registered anew although no Seal has ended its topic."""
+    registered = {(run[place]["topic"], run[place]["number"]) for place in firsts(run, "RegisterTopic")}
+    fitting = [
+        place
+        for place in firsts(run, "EndTopic")
+        if (run[place]["topic"], run[place]["segment"] + 1) in registered
+    ]
+    place = pick(fitting, rng)
+    return None if place is None else _undone(run, place)
+
+
+# --- writers -----------------------------------------------------------------------------------------------
+
+
+def ends_without_a_stop(run: list[Event], rng: Random) -> list[Event] | None:
+    """A topic ends whose writer has not stopped, and of whose copies no majority is fenced."""
+    place = pick(firsts(run, "EndTopic"), rng)
+    if place is None:
+        return None
+    of = (run[place]["topic"], run[place]["segment"])
+    stops = {
+        at for at in those(run, "ProposeSeal", "Recover") if (run[at]["topic"], run[at]["segment"]) == of
+    }
+    return [event for at, event in enumerate(run) if at not in stops]
+
+
+def goes_on_after_the_stop(run: list[Event], rng: Random) -> list[Event] | None:
+    """A writer appends what it acknowledges after it proposed its Seal."""
+    acked = {(run[at]["topic"], run[at]["segment"]): run[at]["count"] for at in those(run, "Ack")}
+    ended = {run[at]["topic"] for at in firsts(run, "EndTopic")}
+    fitting = [
+        at
+        for at in those(run, "LeaderAppend")
+        if run[at]["topic"] in ended
+        and run[at]["start"] < acked.get((run[at]["topic"], run[at]["segment"]), 0)
+    ]
+    place = pick(fitting, rng)
+    if place is None:
+        return None
+    where = {name: run[place][name] for name in ("node", "topic", "segment")}
+    return inserted(run, place, {"ev": "ProposeSeal", **where, "count": run[place]["start"], "cursors": []})
+
+
 # --- a replica ---------------------------------------------------------------------------------------------
 
 
@@ -165,7 +229,8 @@ RETENTION_KINDS: Final[dict[str, Corruption]] = {
     for kind in (
         *(trims_the_open_segment, trim_moves_back, trim_that_came_late, trimmed_at_one_node),
         *(trims_what_is_protected, trim_leaves_a_group_behind),
-        *(begins_with_an_old_number, deletes_the_next_topic),
+        *(begins_with_an_old_number, deletes_the_next_topic, ends_unasked, registered_before_the_end),
+        *(ends_without_a_stop, goes_on_after_the_stop),
         *(hands_out_what_is_trimmed, takes_what_is_trimmed, keeps_what_is_gone),
     )
 }

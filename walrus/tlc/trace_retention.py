@@ -2,12 +2,17 @@
 
 Retention.tla is about one topic name, one replica and one group. So a run has a part for each process start
 that held something of such a topic; the topic's groups take turns in being the part's group. All parts have
-the topic's commands, in the order of Raft's log, as recorded by the node that applied each first.
+the topic's commands, in the order of Raft's log, as recorded by the node that applied each first, and what
+its writers did, on any node.
+
+When a writer acknowledges an entry says little: the last report that completes its majority may be on its
+way while the topic ends. What counts is when it took the entry. So a Put is where entries are appended
+that will be acknowledged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from walrus.tlc.trace_spec import UNLIMITED, Event, Run, TraceSpec, values_of
@@ -16,10 +21,11 @@ from walrus.tlc.trace_walrus import shortened
 Start: TypeAlias = tuple[int, int]
 """(node, number of one of its starts, from 0): the replica of a part."""
 
-_COMMANDS: Final = ("RegisterTopic", "Seal", "Trim", "DeleteTopic", "ConfigureTopic")
+_COMMANDS: Final = ("RegisterTopic", "Seal", "EndTopic", "Trim", "DeleteTopic", "ConfigureTopic")
 _MOVES: Final = ("CommitCursors", "CommitGroups", "MoveGroup")
 _VALUES: Final = ("number", "protects", "segment", "old", "first", "born")
 _TAKES: Final = ("LeaderAppend", "ReplicaAppend")
+_STOPS: Final = ("ProposeSeal", "Recover")
 _STEPS: Final = {
     **dict.fromkeys(_TAKES, "Take"),
     **{name: name for name in ("CopyTail", "Drop")},
@@ -69,8 +75,9 @@ class _Marks:
 class _OfReplica:
     """Turns the events of a run into those of one topic, at one process start, with one group."""
 
-    def __init__(self, topic: str, group: str, start: Start) -> None:
-        self._topic, self._start = topic, start
+    def __init__(self, topic: str, group: str, start: Start, acknowledged: Mapping[int, int]) -> None:
+        """`acknowledged`: how many entries of each of the topic's segments ever were."""
+        self._topic, self._start, self._acknowledged = topic, start, acknowledged
         self._marks = _Marks(topic, group)
         self._committed = 0
 
@@ -82,7 +89,9 @@ class _OfReplica:
                 yield from self._command(event)
             if of == self._start:
                 yield {"ev": "Apply", "index": event["index"], "first": self._first(event)}
-        elif of == self._start:
+            return
+        yield from self._of_writers(event)
+        if of == self._start:
             yield from self._step(event)
 
     def _first(self, event: Event) -> int:
@@ -106,6 +115,14 @@ class _OfReplica:
             if mark:
                 yield {**told, "mark": mark, "generation": generation}
 
+    def _of_writers(self, event: Event) -> Iterator[Event]:
+        if event.get("topic") != self._topic:
+            return
+        if event["ev"] in _STOPS:
+            yield {"ev": "Stop", "segment": event["segment"]}
+        elif event["ev"] == "LeaderAppend" and event["start"] < self._acknowledged.get(event["segment"], 0):
+            yield {"ev": "Put", "segment": event["segment"]}
+
     def _step(self, event: Event) -> Iterator[Event]:
         if event["ev"] == "Restart" and "copies" in event:
             held = [
@@ -126,18 +143,29 @@ def _groups(run: Run, topic: str) -> list[str]:
     return sorted(found) or [""]
 
 
+def _acknowledged(run: Run, topic: str) -> dict[int, int]:
+    """Return how many entries of each segment were acknowledged.
+
+    Those of a segment that an operator recovered by force are excused: its writer may go on.
+    """
+    told = [event for event in run if event.get("topic") == topic and event["ev"] in ("Ack", "Recover")]
+    forced = {event["segment"] for event in told if event.get("forced")}
+    acks = [event for event in told if event["ev"] == "Ack" and event["segment"] not in forced]
+    return {event["segment"]: event["count"] for event in acks}  # the last of each says most
+
+
 def retained(run: Run) -> dict[str, list[Event]]:
     """Return the events of each shortened topic at each process start, for RetentionTrace.tla."""
     parts: dict[str, list[Event]] = {}
     placed = list(_starts(run))
     for topic in sorted(shortened(run)):
-        groups = _groups(run, topic)
+        groups, acknowledged = _groups(run, topic), _acknowledged(run, topic)
         starts = dict.fromkeys(
             of for event, of in placed if event["ev"] in _STEPS and event.get("topic") == topic
         )
         for number, start in enumerate(starts):
             group = groups[number % len(groups)]
-            reading = _OfReplica(topic, group, start)
+            reading = _OfReplica(topic, group, start, acknowledged)
             events = [kept for event, of in placed for kept in reading.read(event, of)]
             parts[f"{topic} {group}, start {start[1]} of node {start[0]}"] = events
     return parts
