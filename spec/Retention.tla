@@ -210,7 +210,7 @@ Trim(from, first) ==
     /\ missed' = missed \cup {n \in dropped : n >= Committed.mark}
     /\ UNCHANGED <<sealed, misled, lost>>
 
-(* Writers. What one has applied is not asked: it may be behind, and cut off with a lease that is valid. *)
+(* Writers. What one has applied is not asked: it may be behind, or cut off with a valid lease.         *)
 
 \* The writer of a segment stops for good, or a majority of its copies is fenced.
 Stop ==

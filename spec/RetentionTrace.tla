@@ -62,7 +62,8 @@ OnSeal(e) ==
     LET after == SealedOne(Committed, e.segment) IN
     /\ after # Committed
     /\ IsThere(after) = (e.ev = "Seal")
-    /\ Keeps("NoAckAfterDelete", e.segment \in stopped, l - 1)
+    /\ Keeps("NoAckAfterDelete", Committed.deleting => e.segment \in stopped, l - 1)
+    /\ e.segment \in stopped
     /\ MayMark(e, after)
     /\ Become(Marked(e, after))
     /\ sealed' = sealed \cup {e.segment}
@@ -112,7 +113,8 @@ OnCommand(e) ==
 \* Writers.
 
 OnPut(e) ==
-    /\ Keeps("NoAckAfterDelete", e.segment \in Opened(Committed) \ stopped, l - 1)
+    /\ Keeps("NoAckAfterDelete", e.segment \notin gone, l - 1)
+    /\ e.segment \in Opened(Committed) \ stopped
     /\ Same
 
 \* It may propose again, and more than one recovery may fence.
