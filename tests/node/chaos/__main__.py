@@ -16,7 +16,7 @@ import time
 
 from tests.node.chaos import namespace
 from tests.node.chaos.run import Options, play
-from tests.node.chaos.world import TOPICS
+from tests.node.chaos.world import LIVES, TOPICS
 
 LIFE, LIFE_OF_A_BUG = 240.0, 20.0
 """Seconds that one cluster lives: to grow old, or, with a planted bug, to be asked soon what it lost."""
@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--fsync", default="", help="drawn, if not given")
     parser.add_argument("--bug", default="", metavar="NAME", help="a planted bug, which must be found")
     parser.add_argument("--only", default="", metavar="FAULT,...", help="these faults and no others")
-    names = [topic.decode() for topic in TOPICS]
+    names = [topic.decode() for topic in (*TOPICS, LIVES)]
     parser.add_argument("--topic", default="", choices=names, help="this topic and its clients alone")
     options = parser.parse_args()
     namespace.enter(["tests.node.chaos", *sys.argv[1:]])

@@ -9,7 +9,7 @@ Three kinds of clients run for as long as a run takes, each in a thread, and wri
     Getter     GETs of a consumer group that it has for itself
     Fetcher    FETCHes at random places: what was there once must stay there
 
-Those of a work queue are in `jobs.py`.
+Those of a work queue are in `jobs.py`, and one that deletes its topic again and again in `lives.py`.
 """
 
 from __future__ import annotations
@@ -122,6 +122,8 @@ class Told:
     doubtful_gets: dict[str, int] = field(default_factory=dict)
     """By group: GETs whose answer did not arrive, each of which may have moved the cursor."""
     fetched: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    lives: int = 0
+    """How often the topic was deleted, after all of it was read."""
     wrong: list[str] = field(default_factory=list)
     """Violations that a client saw itself."""
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from tests.node.chaos import checker
 from tests.node.chaos.client import Fetcher, Getter, Told, Writer
 from tests.node.chaos.jobs import Producer, Worker
+from tests.node.chaos.lives import Renewer
 from tests.node.chaos.nemesis import Nemesis
-from tests.node.chaos.world import JOBS, TOPIC, TOPICS, World
+from tests.node.chaos.world import JOBS, LIVES, TOPIC, TOPICS, World
 from tests.node.harness import nap
 
 PLANT = """
@@ -65,7 +66,7 @@ def play(options: Options, say: Callable[[str], None]) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="walrus-chaos-", ignore_cleanup_errors=True) as place:
         # A node whose own assertion meets the planted bug stops, and breaks no promise: they are off then.
         flags = ["--fsync", fsync]
-        topics = [topic for topic in TOPICS if options.topic in (b"", topic)]
+        topics = [topic for topic in (*TOPICS, LIVES) if options.topic in (b"", topic)]
         world = World(Path(place), flags, patches, topics, options.disks, assertions=not options.bug)
         try:
             without = "" if world.disks else "; no disks can be mounted here: no full ones, no loss of power"
@@ -82,6 +83,7 @@ CLIENTS = (
     (Fetcher, TOPIC, "f1"),
     *((Producer, JOBS, name) for name in ("p1", "p2")),
     *((Worker, JOBS, name) for name in ("worker1", "worker2", "worker3")),
+    (Renewer, LIVES, "renewer"),
 )
 PATIENCE = 30.0
 """Seconds without an entry after which a work queue counts as stuck: many times what a failover takes."""
@@ -89,7 +91,7 @@ PATIENCE = 30.0
 
 def _play(world: World, options: Options, fsync: str, say: Callable[[str], None]) -> list[str]:
     world.start()
-    told = {TOPIC: Told(), JOBS: Told()}
+    told = {TOPIC: Told(), JOBS: Told(), LIVES: Told()}
     clients = [
         kind(told[topic], world.addresses, topic, name, options.seed)
         for kind, topic, name in CLIENTS
@@ -122,8 +124,8 @@ def _play(world: World, options: Options, fsync: str, say: Callable[[str], None]
 def _verdict(world: World, told: dict[bytes, Told], workers: list[Worker]) -> tuple[list[str], int]:
     """End the faults and the work, and hold what clients were told against the logs: violations, entries."""
     world.heal()
-    found, count = list[str](), 0
-    for topic in world.topics:
+    found, count = list(told[LIVES].wrong), 0
+    for topic in TOPICS.keys() & set(world.topics):
         of_topic = told[topic]
         log, wrong = world.whole_log(topic)
         if of_topic.queues:
@@ -155,4 +157,5 @@ def _line(told: dict[bytes, Told], nemesis: Nemesis) -> str:
     queues = told[JOBS].queues.values()
     received = sum(len(queue.given) for queue in queues)
     done = sum(len(queue.acknowledged) for queue in queues)
-    return f"{put}, {told[JOBS].acknowledged():,} published, {received:,} received, {done:,} done; {faults}"
+    work = f"{told[JOBS].acknowledged():,} published, {received:,} received, {done:,} done"
+    return f"{put}, {work}, {told[LIVES].lives} lives; {faults}"

@@ -1,0 +1,93 @@
+"""A client that registers a topic, fills it, reads it, deletes it, and begins again.
+
+From docs/protocol.md alone, like those of `client.py`. What it puts after the `OK` to a REGISTER is of that
+life of the topic: it must be there, and nothing that was acknowledged in an earlier life may be, whichever
+node was asked for which part. (A PUT without a known outcome may take effect in a later life.) Its topic is
+one of its own, and it is the only client, so it knows what must be there without the log in the end.
+
+    NoAckAfterDelete     an entry of this life that was acknowledged is not given to a group that reads it
+                         whole: it was acknowledged in a topic that was deleted
+    NoFrameOfAnOldTopic  an entry that was acknowledged in an earlier life is given
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.node.chaos.client import OK, Connection, _Client, worth
+
+
+class Renewer(_Client):
+    """REGISTER, PUTs, GETs, DELETE: a step a round, each at whatever node it is connected to."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._former: set[bytes] = set()
+        self._step: Callable[[Connection], bool] = self._asks_to_register
+        self._is_new()
+
+    def _is_new(self) -> None:
+        self._number, self._doubtful = 0, 0
+        self._acknowledged: set[bytes] = set()
+        self._given: set[bytes] = set()
+        self._ending = False
+
+    def round(self, connection: Connection) -> bool:
+        done = self._step(connection)
+        self.rest()
+        return done
+
+    @property
+    def _life(self) -> bytes:
+        return b"life-%d" % self.told.lives
+
+    def _asks_to_register(self, connection: Connection) -> bool:
+        if worth(connection.ask(b"REGISTER " + self.topic)) != OK:
+            return False
+        self._step = self._puts
+        return self.rng.random() < 0.5
+
+    def _puts(self, connection: Connection) -> bool:
+        payload = b"%b-%d" % (self._life, self._number)
+        self._number += 1
+        outcome = worth(connection.ask(b"PUT %b %b" % (self.topic, payload)))
+        if outcome == OK:
+            self._acknowledged.add(payload)
+        if self._number >= 20 and self._acknowledged:
+            self._step = self._gets
+        return outcome == OK and self.rng.random() < 0.7
+
+    def _gets(self, connection: Connection) -> bool:
+        self._doubtful += 1  # until its answer is here
+        reply = connection.ask(b"GET %b %b" % (self.topic, self._life))
+        if worth(reply) != OK:
+            return False
+        self._doubtful -= 1
+        if reply.startswith(b"OK "):
+            self._given.add(reply[3:])
+            return True
+        self._is_read()
+        self._step = self._asks_to_delete
+        return False
+
+    def _is_read(self) -> None:
+        """The topic has been read to its end."""
+        if old := sorted(self._given & self._former):
+            self.told.wrong.append(f"NoFrameOfAnOldTopic: {old[0]!r} is given in {self._life!r}")
+        lost = sorted(self._acknowledged - self._given)
+        if len(lost) > self._doubtful:
+            lines = f"{len(lost)} of {len(self._acknowledged)} entries of {self._life!r}, first {lost[0]!r}"
+            self.told.wrong.append(f"NoAckAfterDelete: {lines} were acknowledged, and are not there")
+
+    def _asks_to_delete(self, connection: Connection) -> bool:
+        """Once more after an answer that leaves it open: it may be gone, or go now."""
+        reply = connection.ask(b"DELETE " + self.topic)
+        gone = worth(reply) == OK or (self._ending and reply.startswith(b"ERR unknown topic"))
+        self._ending = True
+        if gone:
+            self.told.lives += 1
+            self._former |= self._acknowledged
+            self._is_new()
+            self._step = self._asks_to_register
+        return gone and self.rng.random() < 0.5
