@@ -5,6 +5,7 @@ Assertion messages that begin with a name say which invariant of `spec/Retention
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -117,6 +118,43 @@ def test_a_put_that_follows_delete_and_register_is_there_whatever_dies(
         late.put("t", b"new")
         assert list(late.entries("t")) == [b"new"], "NoAckAfterDelete, NoFrameOfAnOldTopic"
         assert late.get("t") == b"new", "NoFrameOfAnOldTopic"
+
+
+def test_no_put_is_acknowledged_in_a_deleted_topic_where_nobody_has_heard_of_that(launch: Launcher) -> None:
+    """Of five nodes a topic's writer and one of its replicas, which are a majority, are cut off."""
+    cluster = launch(nodes=5, proxied=True)
+    leader = cluster.raft_leader()
+    for name in ("a", "b", "c", "d", "e", "f"):
+        cluster.register(name)
+    topic, writer, other = next(
+        (name, int(segment["leader_node"]), replica)
+        for name, segment in ((name, cluster.state(name)) for name in ("a", "b", "c", "d", "e", "f"))
+        for replica in segment["segment_replicas"]["1"]
+        if leader not in (segment["leader_node"], replica) and replica != segment["leader_node"]
+    )
+    assert cluster.proxy is not None
+    with cluster.wire(leader) as here, cluster.wire(writer) as there:
+        assert there.ask(b"PUT %b old" % topic.encode()) == b"OK"
+        for node_id in (writer, other):
+            rest = [node.node_id for node in cluster if node.node_id not in (writer, other)]
+            cluster.proxy.isolate(node_id, rest)
+        here.send(b"DELETE %b" % topic.encode(), b"REGISTER %b" % topic.encode())
+        deleted = threading.Thread(target=lambda: answers.extend([here.receive(), here.receive()]))
+        answers: list[bytes] = []
+        deleted.start()
+        late = b"OK"
+        while late == b"OK" and len(answers) < 2:
+            late = there.ask(b"PUT %b before" % topic.encode())
+        if len(answers) == 2:
+            late = there.ask(b"PUT %b after" % topic.encode())
+        assert answers != [b"OK", b"OK"] or late != b"OK", "NoAckAfterDelete"
+        cluster.proxy.heal()
+        deleted.join(PATIENCE)
+    with Client(addresses(cluster), timeout=PATIENCE) as client:
+        wait_for(lambda: _is_deleted(client, topic), "the topic is deleted")
+        client.register(topic)
+        client.put(topic, b"new")
+        assert list(client.entries(topic)) == [b"new"], "NoAckAfterDelete, NoFrameOfAnOldTopic"
 
 
 def test_dead_letters_are_there_whichever_owner_dies(cluster: Cluster, client: Client) -> None:

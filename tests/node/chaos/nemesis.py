@@ -8,6 +8,8 @@ what the kernel makes of them is another run each time.
     stop                        SIGTERM: status 0
     pause                       SIGSTOP, then SIGCONT: a node that does not know that time went by
     isolate, one way, ring      partitions: a node, one direction of one pair, each node from the next
+    split                       the leader of an open segment and another node are cut off together: of five
+                                nodes, the smaller part may have most of its copies
     flapping                    a pair that is cut and healed again and again: late, bunched bytes
     slow                        every piece of what a node sends takes a while; or of what any node does
     hang up                     connections end again and again, and what is on its way is lost
@@ -86,6 +88,14 @@ def ring(world: World, victim: int, rng: random.Random) -> None:
     assert world.cluster.proxy is not None
     for here, there in zip(world.ids, [*world.ids[1:], world.ids[0]], strict=True):
         world.cluster.proxy.cut(here, there)
+
+
+def split(world: World, victim: int, rng: random.Random) -> None:
+    assert world.cluster.proxy is not None
+    leader = world.segment_leader(rng.choice(world.topics)) or victim
+    pair = (leader, rng.choice(_others(world, leader)))
+    for node_id in pair:
+        world.cluster.proxy.isolate(node_id, [other for other in world.ids if other not in pair])
 
 
 def flapping(world: World, victim: int, rng: random.Random) -> None:
@@ -208,6 +218,7 @@ SOFT: dict[str, Fault] = {
     "isolate": isolate,
     "one way": one_way,
     "ring": ring,
+    "split": split,
     "flapping": flapping,
     "slow": slow,
     "hang up": hang_up,
