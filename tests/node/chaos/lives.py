@@ -21,9 +21,8 @@ from typing import Any
 
 from tests.node.chaos.client import MAYBE, OK, Connection, _Client, worth
 
-
 LATE = 20.0
-"""Seconds in which a DELETE may still take effect: no node is frozen, nor any bytes held back, for as long."""
+"""Seconds in which a DELETE may still take effect: no node is frozen for as long, nor any bytes held back."""
 
 
 class Renewer(_Client):

@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.node.chaos import checker, namespace
 from tests.node.chaos.client import Address, ask
-from tests.node.harness import QUICK, Cluster, nap
+from tests.node.harness import QUICK, Cluster, NodeProcess, nap
 
 TOPIC, JOBS = b"t", b"jobs"
 """What is written as fast as it goes, and the topic of a work queue."""
@@ -196,7 +196,9 @@ class World:
         for node_id in self.ids:
             node = self.cluster[node_id]
 
-            def good(node_id: int = node_id) -> bool:
+            def good(node_id: int = node_id, node: NodeProcess = node) -> bool:
+                if not node.running and "No space left" in node.log()[-300:]:
+                    node.start()  # it was starting when its disk was freed, and has ended since
                 found = self.metrics(node_id)
                 if found is None:
                     return False
