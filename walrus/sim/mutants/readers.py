@@ -111,8 +111,8 @@ READING = (
         "DomainConsistency",
         "REGISTER is answered when it is proposed",
         Slip(
-            "self._watch(slot, lambda: self._was_born(topic, number), push, why_not, now)",
-            "self._watch(slot, lambda: self._was_born(topic, number), push, why_not, now)\n"
+            "self._watch(slot, lambda: self._was_born(topic, number), push, why_not, now, patience)",
+            "self._watch(slot, lambda: self._was_born(topic, number), push, why_not, now, patience)\n"
             "        self._watches.pop()\n"
             "        self._outbox.reply(slot, protocol.OK)",
         ),

@@ -49,7 +49,6 @@ ALL = (
         "DeletedInTheEnd",
         "the writer of a topic that is to be deleted does not propose its end",
         Slip("elif self._metadata.topics[topic].deleting:", "elif False:"),
-        spec="retention:DeletedGoesOn",
     ),
     Mutant.of(
         "copies_outlive_their_segment",
