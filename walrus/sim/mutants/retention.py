@@ -39,7 +39,7 @@ ALL = (
     ),
     Mutant.of(
         "writer_goes_on_behind_its_last_seal",
-        "NoAckAfterDelete",
+        "NoAckAfterDelete AckedDurable",
         "the writer of a topic that is to be deleted proposes its Seal, and does not stop",
         Slip("writer.end()", "pass"),
         spec="retention:SealsWithoutStop",
