@@ -61,9 +61,9 @@ OnRegister(e) ==
 OnSeal(e) ==
     LET after == SealedOne(Committed, e.segment) IN
     /\ after # Committed
-    /\ IsThere(after) = (e.ev = "Seal")
-    /\ Keeps("NoAckAfterDelete", Committed.deleting => e.segment \in stopped, l - 1)
+    /\ Keeps("NoAckAfterDelete", e.ev = "EndTopic" => e.segment \in stopped, l - 1)
     /\ e.segment \in stopped
+    /\ IsThere(after) = (e.ev = "Seal")
     /\ MayMark(e, after)
     /\ Become(Marked(e, after))
     /\ sealed' = sealed \cup {e.segment}

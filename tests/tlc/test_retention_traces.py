@@ -19,15 +19,12 @@ DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 SEEDS = range(1, 25) if DEEP else (4, 7)
 EACH = 6 if DEEP else 1
 
-PLANTED: dict[str, tuple[int, str | None]] = {
+PLANTED = {
     "copies_outlive_their_segment": (5, "SpaceIsGivenBack"),
     "group_stays_at_what_is_trimmed": (5, "MarkInBounds"),
-    "topic_goes_without_a_seal": (1, None),
+    "topic_goes_without_a_seal": (7, "NoAckAfterDelete"),
 }
-"""Planted bugs: the seed of a run that shows each, and the invariant that it breaks; None: no such step.
-
-The judge ends a run with the third bug where the topic goes, before an acknowledgement can come too late.
-"""
+"""Planted bugs: the seed of a run that shows each, and the invariant that it breaks."""
 
 
 def simulated(seed: int) -> list[Event]:

@@ -81,6 +81,8 @@ def _told(metadata: Metadata, command: Command, topic: str | None) -> dict[str, 
                 **dropped,
                 **_places(metadata, {topic: metadata.topics[topic]}),
             }
+        case DeleteTopic() if topic is not None and topic not in metadata.topics:
+            return {"op": "EndTopic", "topic": topic, "segment": metadata.next_number(topic) - 1}
         case DeleteTopic() if topic is not None:
             return {"op": "DeleteTopic", "topic": topic, "born": command.born}
         case ConfigureTopic() | Trim() | DeleteTopic():

@@ -24,7 +24,7 @@ PUBLISHED: Final = ("PubAppend", "AnswerPub", "RefusePub")
 
 def _topics(run: Run) -> list[str]:
     """Return the topics that some producer publishes to, except those that were deleted."""
-    gone = {event["topic"] for event in run if event.get("op") == "DeleteTopic"}
+    gone = {event["topic"] for event in run if event.get("op") in ("DeleteTopic", "EndTopic")}
     return sorted({event["topic"] for event in run if event["ev"] in PUBLISHED} - gone)
 
 

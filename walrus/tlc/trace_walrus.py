@@ -142,7 +142,7 @@ class _Reading:
 
 def shortened(events: Run) -> set[str]:
     """Return the topics that lost segments: Retention.tla is about those, and no other spec is."""
-    return {event["topic"] for event in events if event.get("op") in ("Trim", "DeleteTopic")}
+    return {event["topic"] for event in events if event.get("op") in ("Trim", "DeleteTopic", "EndTopic")}
 
 
 def _retained(events: Sequence[Event]) -> Iterator[Event]:
