@@ -577,6 +577,10 @@ class Metadata:
 
     def _forget(self, name: str, topic: Topic) -> None:
         """The topic is gone, with all its segments. Its next number stays."""
+        assert name not in self.tombstones, (
+            "TrimmedStaysTrimmed: a topic that is there has a next number already"
+        )
+        assert not topic.open.sealed, "DomainConsistency: the end of a topic is that of its open segment"
         self.forgotten_failovers += sum(segment.recovered for segment in topic.segments)
         _remove(self.open_at, _placement(topic.open), name)
         for number, segment in topic.numbered():

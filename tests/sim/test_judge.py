@@ -166,7 +166,7 @@ def test_a_judge_that_looks_at_notes_makes_no_copy() -> None:
 
 def test_what_is_acknowledged_or_given_after_its_topic_was_gone_is_refused() -> None:
     """Until the Seal the topic is there; what was sent before it may be answered later."""
-    metadata, records = cluster(), RetentionRecords({})
+    metadata, records = cluster(), RetentionRecords({}, lease=1.0)
 
     def commit(command: Command, now: float) -> list[str]:
         before = records.before(command, metadata)
@@ -182,7 +182,13 @@ def test_what_is_acknowledged_or_given_after_its_topic_was_gone_is_refused() -> 
         assert [name for name, _ in records.given("t", 1, asked)] == ["NoFrameOfAnOldTopic"]
     assert commit(RegisterTopic(topic="t", leader=1, replicas=(1, 2, 3), number=2), 4.0) == []
     assert [*records.acknowledged("t", 2, 5.0), *records.given("t", 2, 5.0)] == []
-    assert commit(DeleteTopic(topic="t", born=2), 6.0) == ["NoAckAfterDelete"], "it goes without a Seal"
+    assert commit(DeleteTopic(topic="t", born=2, at_seal=True), 6.0) == []
+    assert commit(seal(2, 3, recovered=True), 7.0) == []
+    assert [name for name, _ in records.acknowledged("t", 2, 7.0)] == ["NoAckAfterDelete"]
+    assert not [*records.given("t", 2, 7.9)], "the leader that was replaced may have a lease"
+    assert [name for name, _ in records.given("t", 2, 8.0)] == ["NoFrameOfAnOldTopic"]
+    assert commit(RegisterTopic(topic="t", leader=1, replicas=(1, 2, 3), number=3), 9.0) == []
+    assert commit(DeleteTopic(topic="t", born=3), 9.0) == ["NoAckAfterDelete"], "it goes without a Seal"
 
 
 def test_an_entry_that_was_given_up_and_sent_again_is_delivered_at_its_second_place() -> None:

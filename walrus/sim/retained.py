@@ -46,15 +46,25 @@ class TopicBefore(msgspec.Struct, frozen=True):
     skipped: dict[str, int]
 
 
+class End(msgspec.Struct, frozen=True):
+    """The end of a topic."""
+
+    last: int
+    """The number of its last segment."""
+    at: float
+    unheard: float
+    """When its last writer has no lease any more: if others sealed the segment, it may answer readers until
+    then, and acknowledges nothing."""
+
+
 class RetentionRecords:
     """What was dropped, and which topics existed."""
 
-    def __init__(self, sealed_as: Mapping[Key, int]) -> None:
-        self._sealed_as = sealed_as
+    def __init__(self, sealed_as: Mapping[Key, int], lease: float = 0.0) -> None:
+        self._sealed_as, self._lease = sealed_as, lease
         self._floor: dict[str, int] = {}
         """Topic -> lowest segment number that it may still have."""
-        self._ends: dict[str, list[tuple[float, int]]] = {}
-        """Topic -> (when it was gone, its last segment number) of each topic that had this name."""
+        self._ends: dict[str, list[End]] = {}
 
     def before(self, command: Command, metadata: Metadata) -> TopicBefore | None:
         """Return the topic's state before the command is applied; None if there is no such topic."""
@@ -90,7 +100,8 @@ class RetentionRecords:
             if not isinstance(command, Seal) or not before.deleting:
                 yield "NoAckAfterDelete", f"{name} goes with {command}, and its writer goes on"
             self._floor[name] = max(self._floor.get(name, 1), before.current + 1)
-            self._ends.setdefault(name, []).append((now, before.current))
+            leased = self._lease if isinstance(command, Seal) and command.recovered else 0.0
+            self._ends.setdefault(name, []).append(End(before.current, now, now + leased))
         if topic is not None:
             registered = isinstance(command, RegisterTopic) and command.number == topic.born
             if before is None and not registered:
@@ -123,13 +134,10 @@ class RetentionRecords:
 
     def given(self, name: str, number: int, asked: float) -> Found:
         """Yield what is wrong with giving a reader an entry of this segment, requested at time `asked`."""
-        if self._was_gone(name, number, asked):
+        if any(number <= end.last and end.unheard <= asked for end in self._ends.get(name, ())):
             yield "NoFrameOfAnOldTopic", f"an entry of {name}/{number} is given, of a topic that was gone"
 
     def acknowledged(self, name: str, number: int, asked: float) -> Found:
         """Yield what is wrong with acknowledging an entry in this segment that was sent at time `asked`."""
-        if self._was_gone(name, number, asked):
+        if any(number <= end.last and end.at <= asked for end in self._ends.get(name, ())):
             yield "NoAckAfterDelete", f"an entry in {name}/{number} is acknowledged, in a topic that was gone"
-
-    def _was_gone(self, name: str, number: int, asked: float) -> bool:
-        return any(at <= asked and number <= last for at, last in self._ends.get(name, ()))

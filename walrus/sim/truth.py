@@ -146,7 +146,7 @@ class Truth:
         self.again: dict[bytes, list[tuple[Key, int]]] = {}
         """Payload -> where it was written later: by error, or because no seal kept the first place."""
         self.sealed_as: dict[Key, int] = {}
-        self.retention = RetentionRecords(self.sealed_as)
+        self.retention = RetentionRecords(self.sealed_as, options.settings["failure_timeout"])
         """What was dropped: see `retained.py`."""
         self.groups: dict[tuple[str, str], GroupTruth] = {}
         self.deliveries = DeliveryRecords(self)
