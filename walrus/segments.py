@@ -568,19 +568,14 @@ class Metadata:
         topic = self.topics.get(command.topic)
         if topic is None or topic.born != command.born:
             return None  # deleted already; there may be a new topic of that name
+        marked, topic.deleting = topic.deleting, True
         if not command.at_seal:
             self._forget(command.topic, topic)
-        elif topic.deleting:
-            return None
-        topic.deleting = True
-        return command.topic
+        return None if marked and command.at_seal else command.topic
 
     def _forget(self, name: str, topic: Topic) -> None:
         """The topic is gone, with all its segments. Its next number stays."""
-        assert name not in self.tombstones, (
-            "TrimmedStaysTrimmed: a topic that is there has a next number already"
-        )
-        assert not topic.open.sealed, "DomainConsistency: the end of a topic is that of its open segment"
+        assert name not in self.tombstones, "TrimmedStaysTrimmed: what is there has another number to come"
         self.forgotten_failovers += sum(segment.recovered for segment in topic.segments)
         _remove(self.open_at, _placement(topic.open), name)
         for number, segment in topic.numbered():
