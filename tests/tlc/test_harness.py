@@ -299,3 +299,11 @@ def test_on_a_pipe_progress_is_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     first, *others = out.getvalue().splitlines()
     assert first == "raft-quick: starting"
     assert "raft-quick: 10 distinct states (5/s), 5 waiting, depth 3, 2 s; running for" in "".join(others)
+
+
+@pytest.mark.parametrize("flag", ["--only", "--behaviours", "--depth"])
+def test_numbers_that_are_none_are_refused_by_their_flag(
+    flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tlc.main(["replay", flag, "-3"]) == 2
+    assert f"{flag}: '-3' is not a number from 1" in capsys.readouterr().err
