@@ -98,6 +98,7 @@ def test_a_full_table_drops_one_for_a_new_producer_and_no_more() -> None:
         "dropped too early": [*_full_table(end=4), _full_table()[5]],
         "dropped, and not known": _full_table(producer="w"),
         "the Seal has another one": _full_table(producer="y"),
+        "a number below zero": [*_full_table(end=-1), {**_full_table()[-1], "number": -1}],
         "begins again": [*_full_table(), _full_table()[2] | {"segment": 2, "node": 2}],
     }
     verdicts = validate({"as it is": _full_table(), **bad}, specs=[PUBLISH], explain=False)

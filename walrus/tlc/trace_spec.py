@@ -43,7 +43,7 @@ class TraceSpec:
         defined = {"StuckTrace": str(stuck[0]), "StuckAt": str(stuck[1])}
         defined |= self.definitions(whole) | forest.definitions()
         lines = [f"{name} == {text}" for name, text in defined.items()]
-        return "\n".join(["---- MODULE TraceData ----", "EXTENDS Naturals", *lines, "====", ""])
+        return "\n".join(["---- MODULE TraceData ----", "EXTENDS Integers", *lines, "====", ""])
 
     def config(
         self, whole: Sequence[Run], runs: Sequence[Run], nodes: set[int], stuck: tuple[int, int]
