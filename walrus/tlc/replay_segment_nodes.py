@@ -136,7 +136,7 @@ class RealNodes:
 
         self.acked: dict[int, int] = defaultdict(int)
         self.own: dict[int, int] = defaultdict(int)
-        """segment -> how much of its own copy the leader counts."""
+        """segment -> how much of its own copy the leader counts; up to the Seal, as far as it knows of that."""
         self.ahead: set[tuple[int, int]] = set()
         """(node, segment) of copies of which more is durable, or reported, than in the spec."""
         self.silent: set[tuple[int, int]] = set()
@@ -194,7 +194,8 @@ class RealNodes:
         for writer in server.lifecycle.writers.values():
             self.acked[writer.number] = max(self.acked[writer.number], writer.commit_index)
         for number in self.numbers():
-            if self.leader(number) == node and not server.copies.get((T, number)).fenced:
+            over = server.metadata.is_over(T, number)  # what a repair adds then is no report
+            if self.leader(number) == node and not over and not server.copies.get((T, number)).fenced:
                 self.own[number] = server.durable(number)
         return sent
 
