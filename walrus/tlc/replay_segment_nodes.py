@@ -136,7 +136,7 @@ class RealNodes:
 
         self.acked: dict[int, int] = defaultdict(int)
         self.own: dict[int, int] = defaultdict(int)
-        """segment -> how much of its own copy the leader counts; up to the Seal, as far as it knows of that."""
+        """segment -> how much of its own copy the leader counts, until it knows of the Seal."""
         self.ahead: set[tuple[int, int]] = set()
         """(node, segment) of copies of which more is durable, or reported, than in the spec."""
         self.silent: set[tuple[int, int]] = set()
