@@ -215,12 +215,17 @@ def committed_unasked(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def forgets_what_was_done(run: list[Event], rng: Random) -> list[Event] | None:
-    """A commit forgets all that was done: the mark goes back to the beginning."""
-    fitting = [
-        (place, [state[0], state[1], 1, 0, []])
-        for place, state in _commits(run)
-        if state[1] == 0 and (state[3] or state[4])
-    ]
+    """A commit forgets what an earlier one has: the mark goes back to the beginning.
+
+    A group's first commit may be without anything that it had: what it says may be committed later.
+    """
+    fitting, known = [], set[tuple[str, str]]()
+    for place, state in _commits(run):
+        topic, group, *_ = run[place]["groups"][0]
+        if state[1] == 0 and (state[3] or state[4]):
+            if (topic, group) in known:
+                fitting.append((place, [state[0], state[1], 1, 0, []]))
+            known.add((topic, group))
     chosen = pick(fitting, rng)
     return None if chosen is None else _told_otherwise(run, *chosen)
 
