@@ -74,11 +74,12 @@ def received_again(run: list[Event], rng: Random) -> list[Event] | None:
     """An entry is received again after the OK to its ACK, at any owner."""
     fitting = []
     for place in those(run, "Answer"):
-        promised, generation = run[place], run[place]["generation"]
+        promised = run[place]
+        same = ("topic", "group", "generation")
         later = [
             at
             for at in those(run, "Receive")
-            if at > place and run[at]["generation"] == generation and run[at]["group"] == promised["group"]
+            if at > place and all(run[at][name] == promised[name] for name in same)
         ]
         fitting += [(promised, at) for at in (later if promised["entries"] else [])]
     chosen = pick(fitting, rng)
