@@ -30,7 +30,7 @@ from walrus.client.calls import DEFAULT_TIMEOUT
 from walrus.client.deliveries import milliseconds
 from walrus.config import FIRST_CLIENT_PORT
 from walrus.settings import SETTINGS
-from walrus.shell.arguments import FlagError
+from walrus.shell.arguments import FlagError, positive
 
 if TYPE_CHECKING:
     from prompt_toolkit.history import History
@@ -202,12 +202,6 @@ def _standard_input() -> Iterator[bytes]:
         yield chunk
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
-    return int(text)
-
-
 def _offset(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0")
@@ -326,7 +320,7 @@ def _put_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--count", type=_positive, default=1, help="how many entries at most (default 1)")
+    parser.add_argument("--count", type=positive, default=1, help="how many entries at most (default 1)")
 
 
 def _get_flags(parser: argparse.ArgumentParser) -> None:
@@ -343,7 +337,7 @@ def _fetch_flags(parser: argparse.ArgumentParser) -> None:
 
 def _entries_flags(parser: argparse.ArgumentParser) -> None:
     _topic(parser)
-    parser.add_argument("--segment", type=_positive, default=1, help="where to begin (default 1)")
+    parser.add_argument("--segment", type=positive, default=1, help="where to begin (default 1)")
     parser.add_argument("--offset", type=_offset, default=0, help="where to begin (default 0)")
 
 
@@ -392,7 +386,7 @@ def _place(text: str) -> producing.Begin:
         return text
     segment, dot, offset = text.partition(".")
     if dot and segment.isdecimal():
-        return _positive(segment), _offset(offset)
+        return positive(segment), _offset(offset)
     try:
         return queues.point_in_time(text)
     except ValueError as error:
@@ -409,7 +403,7 @@ def _topics_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _leave_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("node_id", type=_positive)
+    parser.add_argument("node_id", type=positive)
     parser.add_argument(
         "--force", action="store_true", help="also if fewer members stay than a segment should have replicas"
     )
@@ -442,7 +436,7 @@ def _backup(client: Client, screen: Screen, arguments: argparse.Namespace) -> in
 
 def _recover_flags(parser: argparse.ArgumentParser) -> None:
     _topic(parser)
-    parser.add_argument("segment", type=_positive)
+    parser.add_argument("segment", type=positive)
 
 
 def _group_flags(parser: argparse.ArgumentParser) -> None:
@@ -500,7 +494,7 @@ def _consume_flags(parser: argparse.ArgumentParser) -> None:
         help="--ack (the default): acknowledge an entry once its line was flushed, or its command ended with "
         "status 0. --no-ack: only look; what was written is given back at the end, and counts as delivered",
     )
-    parser.add_argument("--workers", type=_positive, default=1, help="entries worked on at a time (1)")
+    parser.add_argument("--workers", type=positive, default=1, help="entries worked on at a time (1)")
     parser.add_argument("--until-empty", action="store_true", help="end when nothing waits")
 
 

@@ -57,6 +57,13 @@ class Parser(argparse.ArgumentParser):
         raise FlagError(mistake(message), self.prog)
 
 
+def positive(text: str) -> int:
+    """Read a number from 1: the `type` of a flag."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
+    return int(text)
+
+
 def mistake(message: str) -> str:
     """Turn a message of argparse into one line that is the same in every Python version.
 

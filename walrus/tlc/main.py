@@ -35,6 +35,7 @@ from rich.table import Table
 from rich.text import Text
 
 from walrus.cli.command_line import Console, Parser, command
+from walrus.shell.arguments import positive
 from walrus.tlc import filming, replay_film, verdicts
 from walrus.tlc.configs import (
     SPECS,
@@ -488,12 +489,6 @@ def _again(options: argparse.Namespace, behaviour: int) -> str:
     )
 
 
-def _from_one(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
-    return int(text)
-
-
 def _parser() -> Parser:
     parser = Parser(prog="python -m walrus.tlc", description="Check the specs with TLC.")
     common = Parser(add_help=False)
@@ -513,8 +508,8 @@ def _parser() -> Parser:
         if name == "coverage":
             command.add_argument("--write", action="store_true", help="figures into the documentation")
         if name == "simulate":
-            command.add_argument("--behaviours", type=_from_one, default=2_000)
-            command.add_argument("--depth", type=_from_one, default=100)
+            command.add_argument("--behaviours", type=positive, default=2_000)
+            command.add_argument("--depth", type=positive, default=100)
             command.add_argument("--seed", type=int, default=1)
     command = commands.add_parser("mutants", parents=[common], help="planted bugs that TLC must refuse")
     command.add_argument("names", nargs="*", metavar="NAME")
@@ -536,11 +531,11 @@ def _parser() -> Parser:
         "replay", parents=[common], help="perform behaviours of Raft.tla or Walrus.tla on the code"
     )
     command.add_argument("config", nargs="?", default="raft-simulate", metavar="CONFIG")
-    command.add_argument("--behaviours", type=_from_one, default=100)
-    command.add_argument("--depth", type=_from_one, default=60)
+    command.add_argument("--behaviours", type=positive, default=100)
+    command.add_argument("--depth", type=positive, default=60)
     command.add_argument("--seed", type=int, default=1)
     command.add_argument(
-        "--only", type=_from_one, metavar="NUMBER", help="perform the behaviour with this number"
+        "--only", type=positive, metavar="NUMBER", help="perform the behaviour with this number"
     )
     command.add_argument("--as-is", action="store_true", help="the configuration's own constants")
     command.add_argument(
