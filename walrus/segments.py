@@ -10,7 +10,7 @@ The life of a segment (the life of a topic is a chain of these):
     state    its entries                        left by               because
     open     originated by one incarnation      Seal, not recovered   it was full, or its leader leaves
                                                 Seal, recovered       its leader died or was cut off
-    sealed   `count` of them, for ever          Trim, DeleteTopic     retention, or an operator: it is gone
+    sealed   `count` of them, for ever          Trim, the last Seal   retention, or an operator: it is gone
                                                 (until then only its replicas change: SetReplicas)
 
 **A topic ends with a Seal.** DeleteTopic marks it (`Topic.deleting`), and the Seal of its open segment then

@@ -8,6 +8,7 @@ checked. What a client is given is compared with the truth at the moment in whic
 from __future__ import annotations
 
 from walrus.protocol import Ok, split_place
+from walrus.replicas.copies import Key
 from walrus.segments import Position
 from walrus.sim import invariants
 from walrus.sim.calls import ClientCall
@@ -98,13 +99,11 @@ class Judge(Truth):
 
     def delivered(self, topic: str, group: str, payload: bytes) -> None:
         """A group was given an entry."""
-        written = self.places.get(payload)
-        if written is None or written[0][0] != topic:
-            raise Violation("DeliveredIsPrefix", f"{payload!r} was never written to {topic}")
+        key, offset = self._first_place(topic, payload, "DeliveredIsPrefix")
         places = self.settled_places(payload)
         holds(len(places) <= 1, "Duplicate", f"{payload!r} was sent once and is at {places}")
         if not places:
-            what = f"entry {written[1]} of {written[0]} is not settled but was delivered"
+            what = f"entry {offset} of {key} is not settled but was delivered"
             raise Violation("DeliveredIsPrefix", what)
         key, offset = places[0]
         known = self.groups.get((topic, group))
@@ -117,19 +116,22 @@ class Judge(Truth):
 
     def kept_given(self, topic: str, payload: bytes, asked: float) -> None:
         """A reader of a topic with retention was given an entry that it requested at time `asked`."""
-        written = self.places.get(payload)
-        if written is None or written[0][0] != topic:
-            raise Violation("DeliveredIsPrefix", f"{payload!r} was never written to {topic}")
-        for name, what in self.retention.given(topic, written[0][1], asked):
+        (_, segment), _ = self._first_place(topic, payload, "DeliveredIsPrefix")
+        for name, what in self.retention.given(topic, segment, asked):
             raise Violation(name, what)
 
     def kept_acknowledged(self, topic: str, payload: bytes, asked: float) -> None:
         """A client was told OK for an entry of a topic that may be deleted, which it sent at time `asked`."""
+        (_, segment), _ = self._first_place(topic, payload, "AckedDurable")
+        for name, what in self.retention.acknowledged(topic, segment, asked):
+            raise Violation(name, what)
+
+    def _first_place(self, topic: str, payload: bytes, name: str) -> tuple[Key, int]:
+        """Return where an entry was written first; if that is not in this topic, the invariant is broken."""
         written = self.places.get(payload)
         if written is None or written[0][0] != topic:
-            raise Violation("AckedDurable", f"{payload!r} is acknowledged, and was never written to {topic}")
-        for name, what in self.retention.acknowledged(topic, written[0][1], asked):
-            raise Violation(name, what)
+            raise Violation(name, f"{payload!r} was never written to {topic}")
+        return written
 
     def fetched(self, topic: str, segment: int, offset: int, payload: bytes) -> None:
         """A client was given the entry at a position."""

@@ -38,7 +38,6 @@ class TopicBefore(msgspec.Struct, frozen=True):
 
     first: int
     current: int
-    born: int
     deleting: bool
     protected: bool
     unread: dict[str, int]
@@ -80,8 +79,7 @@ class RetentionRecords:
         }
         protected = bool(topic.settings.get("protect_groups"))
         skipped = dict(topic.skipped)
-        here = (topic.first, topic.current, topic.born, topic.deleting)
-        return TopicBefore(*here, protected, unread, skipped)
+        return TopicBefore(topic.first, topic.current, topic.deleting, protected, unread, skipped)
 
     def _entries(self, name: str, topic: Topic, position: Position, kept: int) -> int:
         """Return how many entries segments had from a group's position up to segment `kept`, as sealed."""

@@ -456,7 +456,7 @@ def not_configured_yet(topic: str) -> Reason:
 def not_deleted_yet(topic: str) -> Reason:
     """A DELETE that was proposed and is not applied yet."""
     return Reason(
-        f"timeout: no majority agreed in time, of the members or of the copies of the open segment; "
+        "timeout: no majority agreed in time, of the members or of the copies of the open segment; "
         f"{topic} may still be deleted; ask again"
     )
 

@@ -125,7 +125,7 @@ def _verdict(world: World, told: dict[bytes, Told], workers: list[Worker]) -> tu
     """End the faults and the work, and hold what clients were told against the logs: violations, entries."""
     world.heal()
     found, count = list(told[LIVES].wrong), 0
-    for topic in TOPICS.keys() & set(world.topics):
+    for topic in filter(TOPICS.__contains__, world.topics):
         of_topic = told[topic]
         log, wrong = world.whole_log(topic)
         if of_topic.queues:
