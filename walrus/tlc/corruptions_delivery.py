@@ -232,9 +232,16 @@ def forgets_what_was_done(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def seek_of_another_generation(run: list[Event], rng: Random) -> list[Event] | None:
-    """A SEEK skips a generation, as if it had been made for another one."""
-    seeks = _commits(run, "MoveGroup")
-    fitting = [(place, [group, generation + 1, *rest]) for place, (group, generation, *rest) in seeks]
+    """A SEEK skips a generation, as if it had been made for another one.
+
+    Only a SEEK that moved the group: one that came too late may be the one that moved it, to the same place.
+    """
+    fitting, known = [], dict[tuple[str, str], int]()
+    for place, (group, generation, *rest) in _commits(run, "MoveGroup"):
+        key = (run[place]["groups"][0][0], group)
+        if generation > known.get(key, 0):
+            fitting.append((place, [group, generation + 1, *rest]))
+        known[key] = generation
     chosen = pick(fitting, rng)
     return None if chosen is None else _told_otherwise(run, *chosen)
 
