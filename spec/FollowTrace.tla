@@ -27,9 +27,6 @@ Onward ==
     /\ l' = l + 1
     /\ which' \in {which} \cup {w \in Forks[which] : Shared[w] = l}
 
-\* As Onward, in a step of its own. Only for a spec in which each step is an event.
-Fork == \E w \in Forks[which] : Shared[w] = l - 1 /\ which' = w /\ UNCHANGED l
-
 \* Never FALSE: prints how far each trace was followed. Registers are per worker, and there is one.
 Reached ==
     \/ l <= TLCGet(which)

@@ -181,13 +181,11 @@ TraceInit ==
     /\ protects = FALSE /\ unprotected = FALSE /\ rests = FALSE
 
 TraceNext ==
-    \/ Fork /\ UNCHANGED <<vars, followed>>
-    \/ /\ l <= Last
-       /\ UNCHANGED which
-       /\ l' = l + 1
-       /\ IF Event.ev \in Commands THEN OnCommand(Event)
-          ELSE IF Event.ev = "Apply" THEN OnApply(Event)
-          ELSE OnStep(Event)
+    /\ l <= Last
+    /\ IF Event.ev \in Commands THEN OnCommand(Event)
+       ELSE IF Event.ev = "Apply" THEN OnApply(Event)
+       ELSE OnStep(Event)
+    /\ Onward
 
 TraceSpec == TraceInit /\ [][TraceNext]_traceVars
 
