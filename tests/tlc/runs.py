@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
 
 from walrus.sim.mutants import find, planted, unasserted
 from walrus.sim.options import SETTINGS, Options
@@ -15,6 +18,7 @@ from walrus.tlc.trace_spec import Event
 from walrus.tlc.traces import read_lines
 
 FAULTS = ("crash", "power", "pause", "network")
+DEEP: Final = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 
 
 def recorded(seed: int, *, faults: Sequence[str] = FAULTS, **clients: Any) -> list[Event]:
@@ -46,6 +50,38 @@ def corrupted_runs(
             others = corrupted(run, kind, each, random.Random(f"{name} {what}"))
             made |= {f"{what}: {name}, {number}": other for number, other in enumerate(others)}
     return made
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs that a trace spec is held against: as they were simulated, corrupted, and of planted bugs."""
+
+    simulated: Callable[[int], list[Event]]
+    """Makes the run of a seed."""
+    seeds: Sequence[int]
+    kinds: Mapping[str, Corruption]
+    bugs: Mapping[str, tuple[int, str]]
+    """Planted bug -> the seed of a run that shows it, and how it is refused."""
+
+    @cached_property
+    def whole(self) -> dict[str, list[Event]]:
+        return {f"seed {seed}": self.simulated(seed) for seed in self.seeds}
+
+    @cached_property
+    def corrupt(self) -> dict[str, list[Event]]:
+        return corrupted_runs(self.whole, self.kinds, 6 if DEEP else 1)
+
+    @cached_property
+    def with_bugs(self) -> dict[str, list[Event]]:
+        return {name: with_bug(name, self.simulated, seed) for name, (seed, _) in self.bugs.items()}
+
+    @property
+    def all(self) -> dict[str, list[Event]]:
+        return self.whole | self.corrupt | self.with_bugs
+
+    def unfit_kinds(self) -> set[str]:
+        """The kinds of corruption that fit no run."""
+        return set(self.kinds) - {name.split(":")[0] for name in self.corrupt}
 
 
 def event(ev: str, node: int, **values: Any) -> Event:

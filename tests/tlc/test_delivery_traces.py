@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from functools import cache
 
 import pytest
 
-from tests.tlc.runs import corrupted_runs, recorded, with_bug
+from tests.tlc.runs import DEEP, Runs, recorded
 from tools.sees import STANDS_FOR
 from walrus.tlc.corruptions_delivery import DELIVERY_KINDS
 from walrus.tlc.trace_delivery import DELIVERY, deliveries
 from walrus.tlc.trace_spec import Event
 from walrus.tlc.traces import validate
 
-DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 SEEDS = range(1, 25) if DEEP else (3, 8)
-EACH = 6 if DEEP else 1
 
 PLANTED = {
     "ack_answered_before_the_commit": (3, "PromisedIsCommitted"),
@@ -43,18 +39,11 @@ def simulated(seed: int) -> list[Event]:
     )
 
 
-@cache
-def whole() -> dict[str, list[Event]]:
-    return {f"seed {seed}": simulated(seed) for seed in SEEDS}
-
-
-@cache
-def corrupt() -> dict[str, list[Event]]:
-    return corrupted_runs(whole(), DELIVERY_KINDS, EACH)
+RUNS = Runs(simulated, SEEDS, DELIVERY_KINDS, PLANTED)
 
 
 def test_the_runs_have_what_delivery_is_about() -> None:
-    parts = [part for run in whole().values() for part in deliveries(run).values()]
+    parts = [part for run in RUNS.whole.values() for part in deliveries(run).values()]
     kinds = Counter(event["ev"] for part in parts for event in part)
     assert {*kinds} >= {"Receive", "Return", "AckEntry", "Answer", "ProposeSeal", "NoteDead", "Withhold"}
     assert {*kinds} >= {"CommitGroups", "MoveGroup", "Seal", "Snapshot"}
@@ -63,21 +52,15 @@ def test_the_runs_have_what_delivery_is_about() -> None:
 
 
 def test_every_kind_of_corruption_fits_some_run() -> None:
-    made = Counter(name.split(":")[0] for name in corrupt())
-    assert set(made) == set(DELIVERY_KINDS), set(DELIVERY_KINDS) - set(made)
-
-
-@cache
-def with_bugs() -> dict[str, list[Event]]:
-    return {name: with_bug(name, simulated, seed) for name, (seed, _) in PLANTED.items()}
+    assert RUNS.unfit_kinds() == set()
 
 
 @pytest.mark.tla
 @pytest.mark.timeout(3_600)
 def test_whole_runs_are_accepted_and_those_that_are_corrupted_or_of_a_planted_bug_are_refused() -> None:
-    verdicts = validate(whole() | corrupt() | with_bugs(), specs=[DELIVERY], explain=False)
+    verdicts = validate(RUNS.all, specs=[DELIVERY], explain=False)
     refused = {verdict.name: verdict.refused or {} for verdict in verdicts if not verdict.accepted}
-    assert refused.keys() & set(whole()) == set()
-    assert sorted(set(corrupt()) - refused.keys()) == []
+    assert refused.keys() & set(RUNS.whole) == set()
+    assert sorted(set(RUNS.corrupt) - refused.keys()) == []
     said = {name: STANDS_FOR[refused[name]["ev"]] if name in refused else "" for name in PLANTED}
     assert said == {name: invariant for name, (_, invariant) in PLANTED.items()}

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from functools import cache
 from typing import Any
 
 import pytest
 
-from tests.tlc.runs import FAULTS, corrupted_runs, event, recorded, with_bug
+from tests.tlc.runs import DEEP, FAULTS, Runs, event, recorded
 from walrus.tlc.corruptions_publish import PUBLISH_KINDS
 from walrus.tlc.trace_publish import PUBLISH, published
 from walrus.tlc.trace_spec import Event
 from walrus.tlc.traces import validate
 
-DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 SEEDS = range(1, 25) if DEEP else (1, 6)
-EACH = 6 if DEEP else 1
 
 PLANTED = {
     "repetition_appended": (1, "PubAppend"),
@@ -35,23 +31,11 @@ def simulated(seed: int) -> list[Event]:
     return recorded(seed, faults=(*FAULTS, "ambush"), repeaters=2, think=0.1)
 
 
-@cache
-def whole() -> dict[str, list[Event]]:
-    return {f"seed {seed}": simulated(seed) for seed in SEEDS}
-
-
-@cache
-def corrupt() -> dict[str, list[Event]]:
-    return corrupted_runs(whole(), PUBLISH_KINDS, EACH)
-
-
-@cache
-def with_bugs() -> dict[str, list[Event]]:
-    return {name: with_bug(name, simulated, seed) for name, (seed, _) in PLANTED.items()}
+RUNS = Runs(simulated, SEEDS, PUBLISH_KINDS, PLANTED)
 
 
 def test_the_runs_have_what_publish_is_about() -> None:
-    parts = [part for run in whole().values() for part in published(run).values()]
+    parts = [part for run in RUNS.whole.values() for part in published(run).values()]
     kinds = Counter(event["ev"] for part in parts for event in part)
     assert {*kinds} >= {"PubAppend", "Ack", "AnswerPub", "Repeat", "RefusePub", "Seal", "Snapshot", "Grant"}
     assert any(event.get("recovered") and event["producers"] for part in parts for event in part)
@@ -59,17 +43,16 @@ def test_the_runs_have_what_publish_is_about() -> None:
 
 
 def test_every_kind_of_corruption_fits_some_run() -> None:
-    made = Counter(name.split(":")[0] for name in corrupt())
-    assert set(made) == set(PUBLISH_KINDS), set(PUBLISH_KINDS) - set(made)
+    assert RUNS.unfit_kinds() == set()
 
 
 @pytest.mark.tla
 @pytest.mark.timeout(3_600)
 def test_whole_runs_are_accepted_and_those_that_are_corrupted_or_of_a_planted_bug_are_refused() -> None:
-    verdicts = validate(whole() | corrupt() | with_bugs(), specs=[PUBLISH], explain=False)
+    verdicts = validate(RUNS.all, specs=[PUBLISH], explain=False)
     refused = {verdict.name: verdict.refused or {} for verdict in verdicts if not verdict.accepted}
-    assert refused.keys() & set(whole()) == set()
-    assert sorted(set(corrupt()) - refused.keys()) == []
+    assert refused.keys() & set(RUNS.whole) == set()
+    assert sorted(set(RUNS.corrupt) - refused.keys()) == []
     said = {name: refused[name]["ev"] for name in refused.keys() & PLANTED.keys()}
     assert said == {name: ev for name, (_, ev) in PLANTED.items()}
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from functools import cache
 
 import pytest
 
-from tests.tlc.runs import corrupted_runs, recorded, with_bug
+from tests.tlc.runs import DEEP, Runs, recorded
 from walrus.tlc.corruptions_retention import RETENTION_KINDS
 from walrus.tlc.trace_retention import RETENTION, retained
 from walrus.tlc.trace_spec import Event
 from walrus.tlc.trace_walrus import WALRUS, data_plane, shortened
 from walrus.tlc.traces import validate
 
-DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 SEEDS = range(1, 25) if DEEP else (4, 7)
-EACH = 6 if DEEP else 1
 
 PLANTED = {
     "copies_outlive_their_segment": (5, "SpaceIsGivenBack"),
@@ -36,23 +32,11 @@ def simulated(seed: int) -> list[Event]:
     )
 
 
-@cache
-def whole() -> dict[str, list[Event]]:
-    return {f"seed {seed}": simulated(seed) for seed in SEEDS}
-
-
-@cache
-def corrupt() -> dict[str, list[Event]]:
-    return corrupted_runs(whole(), RETENTION_KINDS, EACH)
-
-
-@cache
-def with_bugs() -> dict[str, list[Event]]:
-    return {name: with_bug(name, simulated, seed) for name, (seed, _) in PLANTED.items()}
+RUNS = Runs(simulated, SEEDS, RETENTION_KINDS, PLANTED)
 
 
 def test_the_runs_have_what_retention_is_about() -> None:
-    parts = [part for run in whole().values() for part in retained(run).values()]
+    parts = [part for run in RUNS.whole.values() for part in retained(run).values()]
     kinds = Counter(event["ev"] for part in parts for event in part)
     assert {*kinds} >= {"RegisterTopic", "Trim", "DeleteTopic", "Seal", "EndTopic", "ConfigureTopic"}
     assert {*kinds} >= {"Apply", "Take", "CopyTail", "Drop", "Read", "Found", "CommitCursors"}
@@ -60,24 +44,23 @@ def test_the_runs_have_what_retention_is_about() -> None:
 
 
 def test_every_kind_of_corruption_fits_some_run() -> None:
-    made = Counter(name.split(":")[0] for name in corrupt())
-    assert set(made) == set(RETENTION_KINDS), set(RETENTION_KINDS) - set(made)
+    assert RUNS.unfit_kinds() == set()
 
 
 def test_the_spec_of_the_data_plane_is_not_shown_what_was_dropped() -> None:
-    dropped = {name: shortened(run) for name, run in whole().items()}
+    dropped = {name: shortened(run) for name, run in RUNS.whole.items()}
     assert any(dropped.values()), "nothing was dropped in any of these runs"
-    for name, run in whole().items():
+    for name, run in RUNS.whole.items():
         assert not dropped[name] & {event.get("topic") for event in data_plane(run)}, name
 
 
 @pytest.mark.tla
 @pytest.mark.timeout(3_600)
 def test_whole_runs_are_accepted_and_those_that_are_corrupted_or_of_a_planted_bug_are_refused() -> None:
-    verdicts = validate(whole() | corrupt() | with_bugs(), specs=[RETENTION], explain=False)
+    verdicts = validate(RUNS.all, specs=[RETENTION], explain=False)
     refused = {verdict.name: verdict for verdict in verdicts if not verdict.accepted}
-    assert refused.keys() & set(whole()) == set()
-    assert sorted(set(corrupt()) - refused.keys()) == []
+    assert refused.keys() & set(RUNS.whole) == set()
+    assert sorted(set(RUNS.corrupt) - refused.keys()) == []
     said = {name: refused[name].violated for name in refused.keys() & PLANTED.keys()}
     assert said == {name: invariant for name, (_, invariant) in PLANTED.items()}
 
@@ -86,5 +69,5 @@ def test_whole_runs_are_accepted_and_those_that_are_corrupted_or_of_a_planted_bu
 @pytest.mark.timeout(3_600)
 @pytest.mark.skipif(not DEEP, reason="in make deep")
 def test_the_rest_of_such_a_run_is_a_behaviour_of_the_other_specs() -> None:
-    verdicts = validate(whole(), specs=[WALRUS], explain=False)
+    verdicts = validate(RUNS.whole, specs=[WALRUS], explain=False)
     assert [verdict.name for verdict in verdicts if not verdict.accepted] == []
