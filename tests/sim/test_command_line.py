@@ -24,6 +24,7 @@ from walrus.tlc.mutants import PLANTED
         (["--faults", "earthquake"], "--faults"),
         (["--scenario", "earthquake"], "no scenario earthquake"),
         (["--scenarios", "--trace", "all"], "--trace"),
+        (["--seeds", "2", "--trace", "both"], "--trace"),
         (["--mutant", "no_fence"], "there are: "),
     ],
 )

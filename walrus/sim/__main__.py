@@ -116,6 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"no scenario {unknown[0]}; there are: {', '.join(scenarios.ALL)}")
     if flags.scenarios and (flags.trace or flags.html):
         return _refuse("--trace and --html record one run: name a --scenario")
+    if flags.trace and flags.seeds > 1:
+        return _refuse("--trace records one run: leave --seeds out, and name its --seed")
     try:
         mutant = mutants.find(flags.mutant) if flags.mutant else None
     except LookupError as error:

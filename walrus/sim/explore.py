@@ -440,7 +440,7 @@ class Explorer(Search[ClusterState]):
         self._nodes = tuple(range(1, bounds.nodes + 1))
         self._names = [(0, *names) for names in permutations(self._nodes)]
 
-    def founded(self, node: int, terms: tuple[int, ...] = (), term: int = 1, led: bool = False) -> int:
+    def founded(self, node: int, terms: tuple[int, ...] = (), term: int = 1) -> int:
         """Return a server whose log has entries of these terms after the founding entry."""
         engine = MemoryEngine()
         journal = RaftJournal(engine)

@@ -582,9 +582,6 @@ class Truth:
                 self.keys[key] = None
             truth.lengths[node] = length
 
-    def died(self, host: Host) -> None:
-        """A process is gone; the disk stays as it is."""
-
     def lost_power(self, host: Host) -> None:
         """The machine lost power: unsynced writes may be lost."""
         if self.is_stranger(host):

@@ -247,7 +247,6 @@ class World:
 
     def _died(self, host: Host) -> None:
         host.end()
-        self.judge.died(host)
         for call in [call for call in self.judge.calls if call.host == host.id]:
             call.lost(self.now)
         for other in self.live():
@@ -298,7 +297,7 @@ class World:
         host.timer = NEVER
         self._set_timer(host)
 
-    def join(self, node: int, process: int | None = None) -> None:
+    def join(self, node: int) -> None:
         """Let a machine outside the cluster ask members until one admits it, then start its process."""
         host = self.hosts.get(node) or self.add_host(node)
         if host.up or host.left:
