@@ -265,10 +265,11 @@ class Redis(Subject):
         )
 
     def _ask(self, *words: bytes) -> bytes:
-        """Send a command; return its answer, which is short enough to arrive in one piece."""
-        with dial(("127.0.0.1", self.port)) as connection:
+        """Send a command; return its answer: a bulk string's content, or the line of any other kind."""
+        with dial(("127.0.0.1", self.port)) as connection, connection.makefile("rb") as answers:
             connection.sendall(resp(*words))
-            return connection.recv(1 << 16)
+            line = answers.readline()
+            return answers.read(int(line[1:])) if line.startswith(b"$") else line
 
     def line(self) -> Line:
         """Connect to the master."""

@@ -83,7 +83,7 @@ class Line:
         del self.buffer[:start]
 
 
-class Load(NamedTuple):
+class LoadResult(NamedTuple):
     """The result of one load."""
 
     rate: float  # answers per second
@@ -146,7 +146,7 @@ class Loop:
         return sum(len(line.due) for line in self.lines)
 
 
-def run(address: tuple[str, int], verb: str, seconds: float, rate: float | None) -> Load:
+def run(address: tuple[str, int], verb: str, seconds: float, rate: float | None) -> LoadResult:
     """Run an open loop of `rate` requests per second (None: a closed loop, 100 in flight each)."""
     loop, used = Loop(address, verb), time.process_time()
     begin = time.perf_counter()
@@ -163,7 +163,7 @@ def run(address: tuple[str, int], verb: str, seconds: float, rate: float | None)
     elapsed, used = time.perf_counter() - begin, time.process_time() - used
     for line in loop.lines:
         line.socket.close()
-    return Load(len(loop.latencies) / elapsed, sorted(loop.latencies), loop.refused, used / elapsed)
+    return LoadResult(len(loop.latencies) / elapsed, sorted(loop.latencies), loop.refused, used / elapsed)
 
 
 def quantile(values: list[float], share: float) -> float:
@@ -181,9 +181,9 @@ def fill(nodes: Probed, topic: str, entries: float) -> None:
 
 def measure(
     directory: Path, schedule: str, seconds: float
-) -> tuple[dict[tuple[str, str], Load], tuple[float, dict[str, float]], dict[str, tuple[int, float]]]:
+) -> tuple[dict[tuple[str, str], LoadResult], tuple[float, dict[str, float]], dict[str, tuple[int, float]]]:
     """Return every verb at every load, the longest pass of any node's event loop, and its pauses, in ms."""
-    found: dict[tuple[str, str], Load] = {}
+    found: dict[tuple[str, str], LoadResult] = {}
     flags = ["--fsync", schedule]
     nodes = Probed(3, directory, client_port=CLIENT_PORT, raft_port=RAFT_PORT, flags=flags)
     try:

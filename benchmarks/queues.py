@@ -96,7 +96,7 @@ def work(wires: list[Wire], count: int, topic: bytes = b"worked") -> None:
     assert exchange(wires, acks) == [[b"OK"] * count] * len(wires)
 
 
-class Load(NamedTuple):
+class Workload(NamedTuple):
     """Rounds of one kind, with `at_once` requests on each connection."""
 
     topic: str
@@ -114,11 +114,11 @@ class Load(NamedTuple):
 
 
 LOADS = {
-    "GET, 100 in flight": Load("got", get, 1, IN_FLIGHT),
-    "RECEIVE and ACK, 100 in flight": Load("worked", work, 1, IN_FLIGHT),
-    "GET, 8 x 100 in flight": Load("got", get, 8, IN_FLIGHT),
-    "RECEIVE and ACK, 8 x 100 in flight": Load("worked", work, 8, IN_FLIGHT),
-    "RECEIVE and ACK, one at a time": Load("worked", work, 1, 1),
+    "GET, 100 in flight": Workload("got", get, 1, IN_FLIGHT),
+    "RECEIVE and ACK, 100 in flight": Workload("worked", work, 1, IN_FLIGHT),
+    "GET, 8 x 100 in flight": Workload("got", get, 8, IN_FLIGHT),
+    "RECEIVE and ACK, 8 x 100 in flight": Workload("worked", work, 8, IN_FLIGHT),
+    "RECEIVE and ACK, one at a time": Workload("worked", work, 1, 1),
 }
 ONE_AT_A_TIME = 10
 """The one-at-a-time load takes this many times fewer entries."""
@@ -263,7 +263,7 @@ def measure(nodes: LocalCluster, entries: int) -> dict[str, tuple[float, float]]
     return found
 
 
-def share(load: Load, entries: int) -> int:
+def share(load: Workload, entries: int) -> int:
     """Return how many of `entries` a load takes."""
     return entries // ONE_AT_A_TIME if load.at_once == 1 else entries
 
@@ -304,7 +304,7 @@ def beside(nodes: LocalCluster, directory: Path, fsync: str, entries: int) -> It
 
 
 def beside_work(
-    nodes: LocalCluster, peer: Nats, topic: str, load: Load, entries: int
+    nodes: LocalCluster, peer: Nats, topic: str, load: Workload, entries: int
 ) -> list[tuple[float, float]]:
     """Measure RECEIVE and ACK in turns."""
     rounds = load.rounds(share(load, entries))
