@@ -23,7 +23,7 @@ def test_three_nodes_join_and_agree():
     world = three()
     assert world.raft_leader == 1
     assert [c.raft.membership.voters for c in world.nodes.values()] == [(1, 2, 3)] * 3
-    assert world.settled()
+    assert world.settled(), "StateMachineSafety: nodes do not agree"
 
 
 def test_sixty_puts_in_segments_of_ten_come_back_in_order_through_any_node():
@@ -32,10 +32,16 @@ def test_sixty_puts_in_segments_of_ten_come_back_in_order_through_any_node():
     for number in range(60):
         assert world.put(number % 3 + 1, "logs", f"entry {number}") == [OK]
     topic = world.topic("logs")
-    assert [segment.count for segment in topic.segments] == [10] * 6 + [None]
-    assert {segment.leader for segment in topic.segments} == {1, 2, 3}
+    assert [segment.count for segment in topic.segments] == [10] * 6 + [None], (
+        "SealedStable: segments of other sizes"
+    )
+    assert {segment.leader for segment in topic.segments} == {1, 2, 3}, (
+        "OpenLeaderMatchesMap: not each node leads"
+    )
     world.run(0.3)
-    assert world.get_all(2, "logs") == [f"entry {number}".encode() for number in range(60)]
+    assert world.get_all(2, "logs") == [f"entry {number}".encode() for number in range(60)], (
+        "AckedDurable, ProducerOrder"
+    )
     world.until(world.settled)
 
 
@@ -46,8 +52,12 @@ def test_one_hundred_pipelined_puts_across_ten_rollovers_are_each_taken_once_and
         world.send(2, protocol.Put("logs", batch(*(f"{run}.{n}" for n in range(20))))) for run in range(5)
     ]
     world.until(lambda: all(len(world.replies[slot]) == 20 for slot in slots))
-    assert all(reply == OK for slot in slots for reply in world.replies[slot])
-    assert world.get_all(3, "logs") == [f"{run}.{n}".encode() for run in range(5) for n in range(20)]
+    assert all(reply == OK for slot in slots for reply in world.replies[slot]), (
+        "AckedDurable: refused at a rollover"
+    )
+    assert world.get_all(3, "logs") == [f"{run}.{n}".encode() for run in range(5) for n in range(20)], (
+        "AckedDurable, ProducerOrder, NoDuplicate"
+    )
 
 
 @pytest.mark.parametrize("victim", ["leader of the segment", "leader of Raft"])
@@ -58,8 +68,8 @@ def test_failover_loses_nothing_acknowledged(victim: str):
     dead = world.topic("logs").open.leader if victim == "leader of the segment" else world.raft_leader
     world.kill(dead)
     left = min(world.nodes)
-    assert world.put(left, "logs", "after")[0] == OK
-    assert world.get_all(left, "logs") == [b"before", b"after"]
+    assert world.put(left, "logs", "after")[0] == OK, "FailoverProgress"
+    assert world.get_all(left, "logs") == [b"before", b"after"], "AckedDurable"
 
 
 def test_restarted_leader_never_writes_its_old_segment_again():
@@ -71,8 +81,10 @@ def test_restarted_leader_never_writes_its_old_segment_again():
     world.start(leader)
     assert world.put(leader, "logs", "two") == [OK]
     topic = world.topic("logs")
-    assert topic.segments[0].recovered and topic.segments[0].count == 1
-    assert world.get_all(leader, "logs") == [b"one", b"two"]
+    assert topic.segments[0].recovered and topic.segments[0].count == 1, (
+        "SingleWriter: the segment of the earlier start goes on"
+    )
+    assert world.get_all(leader, "logs") == [b"one", b"two"], "AckedDurable"
 
 
 def test_all_nodes_restart_and_go_on():
@@ -80,7 +92,9 @@ def test_all_nodes_restart_and_go_on():
     world.register("logs")
     for number in range(10):
         world.put(1, "logs", f"{number}")
-    assert [reply[3:] for reply in world.ask(2, protocol.Get("logs", "", 3))] == [b"0", b"1", b"2"]
+    assert [reply[3:] for reply in world.ask(2, protocol.Get("logs", "", 3))] == [b"0", b"1", b"2"], (
+        "AckedDurable, DeliveredIsPrefix"
+    )
     world.run(0.5)  # the cursor is committed
     for node in (1, 2, 3):
         world.kill(node)
@@ -88,7 +102,9 @@ def test_all_nodes_restart_and_go_on():
         world.start(node)
     world.until(lambda: all(c.ready for c in world.nodes.values()))
     assert world.put(2, "logs", "10") == [OK]
-    assert world.get_all(3, "logs") == [b"%d" % number for number in range(3, 11)]
+    assert world.get_all(3, "logs") == [b"%d" % number for number in range(3, 11)], (
+        "AckedDurable, DeliveredIsPrefix"
+    )
 
 
 def test_fourth_node_joins_and_takes_segments():
@@ -97,8 +113,10 @@ def test_fourth_node_joins_and_takes_segments():
     world.join(4)
     for number in range(12):
         assert world.put(4, "logs", f"{number}") == [OK]
-    assert {segment.leader for segment in world.topic("logs").segments} == {1, 2, 3, 4}
-    assert world.get_all(4, "logs") == [b"%d" % number for number in range(12)]
+    assert {segment.leader for segment in world.topic("logs").segments} == {1, 2, 3, 4}, (
+        "OpenLeaderMatchesMap: a node that joined leads nothing"
+    )
+    assert world.get_all(4, "logs") == [b"%d" % number for number in range(12)], "AckedDurable"
 
 
 @pytest.mark.parametrize("leaving", [1, 2, 3])
@@ -110,10 +128,12 @@ def test_leave_of_one_of_three(leaving: int):
     asked = min({1, 2, 3} - {leaving})
     assert world.ask(asked, protocol.Leave(leaving, force=True), within=60) == [OK]
     for segment in world.topic("logs").segments:
-        assert leaving not in segment.replicas
+        assert leaving not in segment.replicas, "ReplicasKept: a segment names a node that has left"
     world.kill(leaving)
-    assert world.get_all(asked, "logs") == [b"%d" % number for number in range(10)]
-    assert leaving not in world.nodes[asked].raft.membership.members
+    assert world.get_all(asked, "logs") == [b"%d" % number for number in range(10)], "AckedDurable"
+    assert leaving not in world.nodes[asked].raft.membership.members, (
+        "DomainConsistency: a node that has left is a member of Raft"
+    )
 
 
 def test_minority_acknowledges_nothing_and_heals():
@@ -125,20 +145,24 @@ def test_minority_acknowledges_nothing_and_heals():
     slot = world.send(leader, protocol.Put("logs", batch("cut off")))
     other = min({1, 2, 3} - {leader})
     world.run(3.0)
-    assert world.put(other, "logs", "two")[0] == OK
-    assert OK not in world.replies[slot]
+    assert world.put(other, "logs", "two")[0] == OK, "FailoverProgress"
+    assert OK not in world.replies[slot], "AckedDurable: a minority acknowledges"
     world.cut.clear()
     world.until(lambda: len(world.replies[slot]) == 1)
-    assert world.replies[slot][0].startswith(b"ERR ")
+    assert world.replies[slot][0].startswith(b"ERR "), "AckedDurable: a minority acknowledges"
     assert world.put(leader, "logs", "three") == [OK]
     got = world.get_all(leader, "logs")
-    assert [entry for entry in got if entry != b"cut off"] == [b"one", b"two", b"three"]
+    assert [entry for entry in got if entry != b"cut off"] == [b"one", b"two", b"three"], (
+        "AckedDurable, ProducerOrder"
+    )
 
 
 def test_unknown_topic_is_looked_up_before_it_is_refused():
     world = three()
     reply = world.ask(2, protocol.Put("nope", batch("x")))
-    assert reply == [b"ERR unknown topic nope: send REGISTER nope first"]
+    assert reply == [b"ERR unknown topic nope: send REGISTER nope first"], (
+        "ReadConsistency: a topic that is there is unknown, or the other way round"
+    )
 
 
 # --- identity ---
@@ -165,11 +189,15 @@ def test_hello_is_judged():
     assert judge(hello(world, 2, 1)) == ""
     assert "another cluster" in judge(hello(world, 2, 1, cluster_id="other"))
     assert "this is node 1" in judge(hello(world, 2, 3))
-    assert "another data directory" in judge(hello(world, 2, 1, directory_id="new disk"))
+    assert "another data directory" in judge(hello(world, 2, 1, directory_id="new disk")), (
+        "SingleWriter: another disk under a known id is welcome"
+    )
     assert "not (yet, or any more) a member" in judge(hello(world, 9, 1))
     assert judge(hello(world, 2, m.ANY_NODE)) == "", "it has moved, and knows only that a member lives here"
     assert "another cluster" in judge(hello(world, 2, m.ANY_NODE, cluster_id="other"))
-    assert "another data directory" in judge(hello(world, 2, m.ANY_NODE, directory_id="new disk"))
+    assert "another data directory" in judge(hello(world, 2, m.ANY_NODE, directory_id="new disk")), (
+        "SingleWriter: another disk under a known id is welcome"
+    )
 
 
 def test_refusal_does_not_tell_the_cluster_id():
@@ -224,7 +252,9 @@ def test_directory_that_is_older_than_a_start_the_cluster_has_seen_is_refused_fo
     put_back(world, 3, saved)
     world.start(3)
     world.until(lambda: 3 in world.halted)
-    assert "older backup" in world.halted[3] and "LEAVE 3" in world.halted[3]
+    assert "older backup" in world.halted[3] and "LEAVE 3" in world.halted[3], (
+        "SingleWriter: an older directory goes on"
+    )
     assert world.exit_statuses[3] == 1
 
 
@@ -238,7 +268,9 @@ def test_directory_that_is_older_than_what_it_acknowledged_is_refused_by_the_raf
     put_back(world, 3, saved)
     world.start(3)
     world.until(lambda: 3 in world.halted)
-    assert "has acknowledged the log up to" in world.halted[3]
+    assert "has acknowledged the log up to" in world.halted[3], (
+        "CommittedNeverLost: a log that was cut goes on"
+    )
 
 
 def test_directory_that_was_put_back_complete_goes_on():
@@ -278,10 +310,10 @@ def test_process_that_learns_of_a_second_one_under_its_identity_stops():
     later = msgspec.structs.replace(twin, incarnation=next_incarnation(world.incarnations[3], 99))
     world.nodes[1].raft_host.propose(twin, world.now)
     world.run(1)
-    assert 3 not in world.halted, "it came first, and is the one that counts"
+    assert 3 not in world.halted, "SingleWriter: it came first, and is the one that counts"
     world.nodes[1].raft_host.propose(later, world.now)
     world.until(lambda: 3 in world.halted)
-    assert "not as this process" in world.halted[3]
+    assert "not as this process" in world.halted[3], "SingleWriter: two processes under one identity"
 
 
 def test_node_that_is_not_ready_says_why_in_its_log_and_in_metrics():
@@ -454,7 +486,9 @@ def test_node_with_an_empty_disk_under_a_known_id_is_not_taken_in():
     world = three()
     join = m.Join(node_id=2, directory_id="new disk", raft_address="x", client_address="y")
     reply = world.nodes[1].on_join(join, world.now)
-    assert not reply.done and "another data directory" in reply.error and not reply.cluster_id
+    assert not reply.done and "another data directory" in reply.error and not reply.cluster_id, (
+        "SingleWriter: an empty disk is taken in under a known id"
+    )
     world.until(lambda: world.nodes[1].on_join(join, world.now).final)
 
 
@@ -620,11 +654,11 @@ def test_replica_whose_fence_was_dropped_takes_nothing_from_a_deposed_writer_aft
     world.kill(other)
     world.isolate(other)
     world.start(other)
-    assert not world.nodes[other].copies.get(("t", 1)).fenced
+    assert not world.nodes[other].copies.get(("t", 1)).fenced, "AckedDurable: the note is to be gone"
     world.nodes[other].on_message(
         deposed, m.Append(topic="t", segment=1, start=1, batch=batch("late"), end=2), world.now
     )
-    assert world.stored(other, "t", 1) == [b"a"]
+    assert world.stored(other, "t", 1) == [b"a"], "AckedDurable: a deposed writer's frame is taken"
 
 
 def test_a_member_says_how_far_it_knows_that_it_is_one():
@@ -707,11 +741,13 @@ def test_what_a_member_of_an_older_release_does_not_know_is_refused_by_name_and_
         protocol.Register("u", {"retain_entries": 5}),
     ):
         (reply,) = world.ask(via, request, within=1.0)
-        assert reply.startswith(b"ERR older release: node 3 runs one"), reply
-    assert world.ask(via, protocol.Register("v")) == [OK], "the older one knows that"
-    assert world.put(via, "t", "a") == [OK] and not world.halted
+        assert reply.startswith(b"ERR older release: node 3 runs one"), f"MixedReleases: {reply!r}"
+    assert world.ask(via, protocol.Register("v")) == [OK], "MixedReleases: the older one knows that"
+    assert world.put(via, "t", "a") == [OK] and not world.halted, "MixedReleases: an older member stops"
     knows(world, 3, 3)
-    assert world.ask(via, protocol.Configure("t", {"retain_entries": 5})) == [OK]
+    assert world.ask(via, protocol.Configure("t", {"retain_entries": 5})) == [OK], (
+        "MixedReleases: refused although all know it"
+    )
 
 
 @pytest.mark.parametrize("via", [1, 2])
@@ -724,7 +760,9 @@ def test_what_a_member_does_not_know_gets_into_no_log_whoever_proposes_it(via: i
     world.nodes[1].on_message(2, m.Propose(commands=(news,)), world.now)
     world.run(1.0)
     assert world.nodes[1].raft.log.last_index == last and not world.halted, "MixedReleases: it would stop"
-    assert any("not proposed: DeleteTopic of version 3, which is news to node 3" in s for s in world.logs)
+    assert any("not proposed: DeleteTopic of version 3, which is news to node 3" in s for s in world.logs), (
+        "MixedReleases: what was not proposed is not said"
+    )
 
 
 def test_what_an_earlier_raft_leader_left_out_is_announced_to_the_next_one():
@@ -735,6 +773,21 @@ def test_what_an_earlier_raft_leader_left_out_is_announced_to_the_next_one():
     assert world.nodes[1].metadata.nodes[3].knows == 0, "MixedReleases: announced again and again"
     world.kill(world.raft_leader)
     world.until(lambda: all(c.metadata.nodes[3].knows == commands.VERSION for c in world.nodes.values()))
+
+
+def test_an_announcement_to_the_next_raft_leader_that_is_lost_is_made_again():
+    world = three()
+    knows(world, 3, 0)
+    world.lose = lambda sender, to, message: sender == 3 and isinstance(message, m.Propose)
+    assert world.nodes[1].raft.transfer_leadership(2, world.now)
+    world.until(lambda: world.nodes[3].raft.leader_id == 2)
+    world.run(1.0)
+    world.lose = lambda sender, to, message: False
+    world.until(
+        lambda: world.nodes[2].metadata.nodes[3].knows == commands.VERSION,
+        within=60.0,
+        claim="MixedReleases: what a node knows is never announced",
+    )
 
 
 def test_metrics_say_which_versions_are_spoken_and_known():

@@ -52,7 +52,9 @@ def sealed() -> tuple[NodeWorld, int, int]:
 def test_the_leader_of_a_segment_that_is_over_hands_back_what_it_has_not_seen():
     world, leader, other = sealed()
     (answer,) = forward(world, leader, other, 1 << 40)
-    assert (answer.request, answer.taken, answer.acked, answer.refused) == (1 << 40, 0, 0, True)
+    assert (answer.request, answer.taken, answer.acked, answer.refused) == (1 << 40, 0, 0, True), (
+        "AnswersAreTrue: what was never taken is not handed back"
+    )
 
 
 def test_a_repeated_or_overtaken_forward_of_a_segment_that_is_over_is_not_handed_back():
@@ -61,6 +63,14 @@ def test_a_repeated_or_overtaken_forward_of_a_segment_that_is_over_is_not_handed
     forward(world, leader, other, 1 << 40)
     assert forward(world, leader, other, 1 << 40) == [], "NoDuplicate: it was answered, and may be sent anew"
     assert forward(world, leader, other, (1 << 40) - 1) == [], "NoDuplicate: an earlier one may be written"
+
+
+def test_a_forward_to_a_topic_that_is_gone_is_not_answered_and_leaves_nothing_behind():
+    world, leader, other = sealed()
+    assert world.ask(other, protocol.Delete("t")) == [OK]
+    world.run(0.5)
+    assert forward(world, leader, other, 1 << 40) == [], "AnswersAreTrue: it may have been written"
+    assert "t" not in world.nodes[leader].lifecycle._shared, "what is kept of a deleted topic piles up"
 
 
 def test_a_node_that_did_not_lead_a_segment_hands_nothing_back():
@@ -98,7 +108,9 @@ def test_a_node_that_is_alone_leads_the_next_segment_of_what_it_led_before_a_res
     world.kill(1)
     world.start(1)
     assert world.put(1, "t", "b") == [OK], "FailoverProgress: there is nobody else to lead"
-    assert (world.topic("t").current, world.topic("t").open.leader) == (2, 1)
+    assert (world.topic("t").current, world.topic("t").open.leader) == (2, 1), (
+        "FailoverProgress: a node that is alone leads nothing"
+    )
 
 
 def test_a_seal_that_is_not_answered_is_proposed_again_at_intervals():
@@ -183,7 +195,7 @@ def test_forwards_that_came_early_give_their_room_back():
     early.expire(5.0)
     early.add(Early(1, message, 9.0))
     assert early.take("t"), "EveryPubAnswered: forwards that were given up keep out the next"
-    assert early.bytes == 0
+    assert early.bytes == 0, "what waits for its segment counts for good"
 
 
 def test_what_waits_at_a_writer_goes_back_when_another_node_has_ended_its_segment(
@@ -225,7 +237,7 @@ def test_the_end_of_each_recovery_is_proposed_once_however_many_there_are(
     monkeypatch.setattr(Lifecycle, "recover", count)
     world.kill(victim)
     world.until(lambda: all(world.topic(name).current == 2 for name in led))
-    assert len(calls) <= 3 * len(led), "begun, proposed, and perhaps once more"
+    assert len(calls) <= 3 * len(led), "FailoverProgress: begun, proposed, and perhaps once more"
 
 
 @pytest.mark.parametrize("victim_leaves", [False, True])
@@ -253,7 +265,19 @@ def test_seals_that_are_not_applied_are_repeated_some_at_a_time_and_each_gets_it
     began = len(proposed)
     world.run(4 * 0.2)
     assert len(proposed) - began <= 5 * 5, "MAX_SEALS"
-    assert set(proposed) == set(led), "every segment gets its turn"
+    assert set(proposed) == set(led), "RolloverProgress: every segment gets its turn"
+
+
+def test_topics_that_are_deleted_at_once_each_get_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them than a node may propose Seals for: those without a turn look again at the next tick."""
+    monkeypatch.setattr(lifecycle, "MAX_SEALS", 2)
+    world = three(monitor_check=3600.0)
+    names = [f"t{number}" for number in range(20)]
+    for name in names:
+        world.register(name, 3)
+    asked = [world.send(1 + number % 3, protocol.Delete(name)) for number, name in enumerate(names)]
+    world.until(lambda: all(world.replies[slot] for slot in asked))
+    assert all(world.replies[slot] == [OK] for slot in asked), "DeletedInTheEnd: a Seal without a turn"
 
 
 def test_a_node_that_is_down_costs_the_writers_of_its_segments_no_look_at_the_clock(
@@ -279,7 +303,7 @@ def test_a_node_that_is_down_costs_the_writers_of_its_segments_no_look_at_the_cl
 
     monkeypatch.setattr(SegmentWriter, "on_tick", count)
     world.run(2.0)
-    assert looks == []
+    assert looks == [], "FailoverProgress: writers look at the clock for a node that is down"
     world.start(leader % 3 + 1)
     writers = [world.nodes[leader].lifecycle.writers[name] for name in led]
     world.until(lambda: all(f.match == 1 for writer in writers for f in writer.followers.values()))
@@ -311,9 +335,11 @@ def test_of_many_writers_a_tick_shows_the_clock_to_some(monkeypatch: pytest.Monk
     monkeypatch.setattr(SegmentWriter, "check_threshold", count)
     world.run(6.0)
     ticks = Counter(at for at, _ in looks)
-    assert max(ticks.values()) == 2
+    assert max(ticks.values()) == 2, "RolloverProgress: a tick shows the clock to more writers, or to fewer"
     seen = Counter(topic for _, topic in looks)
-    assert set(seen) == {writer.topic for writer in writers} and set(seen.values()) <= {2, 3}, "every 3 s"
+    assert set(seen) == {writer.topic for writer in writers} and set(seen.values()) <= {2, 3}, (
+        "RolloverProgress: every 3 s"
+    )
 
 
 def test_that_a_replica_is_back_many_writers_learn_in_turn_and_those_that_wait_for_it_first(

@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from tests.broker.world import NodeWorld, three
-from walrus import protocol
-from walrus.protocol import Ack, Configure, Delete, Fetch, Get, Receive, Register, Seek, State
-from walrus.segments import Seal
+from walrus import protocol, segments
+from walrus.protocol import Ack, Configure, Delete, Fetch, Get, Leave, Receive, Register, Seek, State
+from walrus.segments import RegisterTopic, Seal
 from walrus.storage.errors import DiskFull
-from walrus.wire.messages import Propose
+from walrus.wire.messages import Propose, RollOver
 
 ROLLING = {"segment_entries": 5}
 
@@ -49,11 +49,13 @@ def copies(world: NodeWorld, topic: str = "t") -> dict[int, list[int]]:
 
 def test_segments_roll_by_the_topics_own_setting() -> None:
     world = rolling(12)
-    assert world.topic("t").current == 3
+    assert world.topic("t").current == 3, "SealedStable: a segment of other size than the topic's setting"
     assert state(world)["settings"] == ROLLING
     assert world.ask(3, Configure("t", {"segment_entries": 2})) == [b"OK"]
     world.until(lambda: world.topic("t").current == 4)  # it had two entries already
-    assert world.put(2, "t", "a", "b", "c") == [b"OK"] * 3
+    assert world.put(2, "t", "a", "b", "c") == [b"OK"] * 3, (
+        "RolloverProgress: a segment that is full by the new setting takes on"
+    )
     world.until(lambda: world.topic("t").current == 5)
 
 
@@ -64,7 +66,9 @@ def test_what_is_beyond_retention_goes_from_every_disk_and_readers_are_told() ->
     assert all(found[0] == 3 for found in copies(world).values()), f"SpaceIsGivenBack: {copies(world)}"
     for node in world.nodes:
         (answer,) = world.ask(node, Fetch("t", 1, 0))
-        assert answer == b"ERR trimmed: t begins at segment 3; go on with FETCH t 3 0"
+        assert answer == b"ERR trimmed: t begins at segment 3; go on with FETCH t 3 0", (
+            "TrimmedIsSealed: a reader is not told where to go on"
+        )
         assert world.ask(node, Fetch("t", 3, 0)) == [b"OK 1 10"], (
             "TrimmedIsSealed: more is gone than was to go"
         )
@@ -127,10 +131,12 @@ def test_a_group_that_has_read_a_segment_to_its_end_does_not_protect_it() -> Non
 def test_a_quiet_segment_rolls_and_ages() -> None:
     world = rolling(2, segment_seconds=5, retain_seconds=10)
     world.until(lambda: world.topic("t").current == 2)
-    assert world.topic("t").segments[0].sealed_ms > 0
+    assert world.topic("t").segments[0].sealed_ms > 0, (
+        "OverLimitIsTrimmed: a sealed segment does not know its age"
+    )
     world.until(lambda: world.topic("t").first == 2)
     world.run(20.0)
-    assert world.topic("t").current == 2, "an empty segment rolls for ever"
+    assert world.topic("t").current == 2, "SealedStable: an empty segment rolls for ever"
 
 
 def test_space_comes_back_to_a_node_that_was_away_and_to_one_that_restarts() -> None:
@@ -170,9 +176,11 @@ def test_a_deleted_topic_is_gone_everywhere_and_its_clients_are_told() -> None:
     world = rolling(12)
     waiting = world.send(3, Receive("t", "g", 60_000, 20))
     world.run(0.5)
-    assert world.ask(2, Delete("t")) == [b"OK"]
+    assert world.ask(2, Delete("t")) == [b"OK"], "DeletedInTheEnd"
     world.run(1.0)
-    assert world.replies[waiting][-1].startswith(b"ERR unknown topic t")
+    assert world.replies[waiting][-1].startswith(b"ERR unknown topic t"), (
+        "DeletedInTheEnd: a GET that waits for a topic that is gone is not answered"
+    )
     assert copies(world) == {1: [], 2: [], 3: []}, "SpaceIsGivenBack"
     for node in world.nodes:
         for request in (
@@ -182,20 +190,26 @@ def test_a_deleted_topic_is_gone_everywhere_and_its_clients_are_told() -> None:
             Delete("t"),
             Configure("t", {"segment_bytes": 9}),
         ):
-            assert world.ask(node, request)[0].startswith(b"ERR unknown topic t"), request
-        assert world.put(node, "t", "x")[0].startswith(b"ERR unknown topic t")
+            assert world.ask(node, request)[0].startswith(b"ERR unknown topic t"), (
+                f"DeletedInTheEnd: {request}"
+            )
+        assert world.put(node, "t", "x")[0].startswith(b"ERR unknown topic t"), (
+            "DeletedInTheEnd: a PUT to a topic that is gone is taken"
+        )
 
 
 def test_a_topic_of_the_same_name_is_another_one() -> None:
     world = rolling(12)
     world.ask(1, Get("t", "g", 3))
     world.ask(2, Delete("t"))
-    assert world.ask(3, Register("t")) == [b"OK"]
+    assert world.ask(3, Register("t")) == [b"OK"], "DeletedInTheEnd: the name cannot be registered anew"
     assert world.ask(1, Fetch("t", 1, 0)) == [
         b"ERR trimmed: t begins at segment 4; go on with FETCH t 4 0"
     ], "TrimmedStaysTrimmed"
     assert world.ask(1, Get("t", "g")) == [b"EMPTY"], "NoFrameOfAnOldTopic"
-    assert world.put(2, "t", "new") == [b"OK"]
+    assert world.put(2, "t", "new") == [b"OK"], (
+        "NoFrameOfAnOldTopic: the next topic of the name takes nothing"
+    )
     assert world.ask(1, Get("t", "g")) == [b"OK new"], "OnlyWhatWasMeant"
     assert state(world)["settings"] == {} and world.topic("t").first == 4, (
         "OnlyWhatWasMeant, NoFrameOfAnOldTopic"
@@ -210,27 +224,39 @@ def test_puts_on_their_way_while_their_topic_is_deleted_are_answered() -> None:
     deleted = world.send(2, Delete("t"))
     slots += [world.send(1 + n % 3, protocol.parse_request(b"PUT t y")) for n in range(9)]
     world.until(lambda: all(world.replies[slot] for slot in (*slots, deleted)))
-    assert world.replies[deleted] == [b"OK"]
+    assert world.replies[deleted] == [b"OK"], "DeletedInTheEnd"
     for slot in slots:
-        assert world.replies[slot][0].startswith((b"OK", b"ERR unknown topic", b"ERR outcome unknown"))
+        assert world.replies[slot][0].startswith((b"OK", b"ERR unknown topic", b"ERR outcome unknown")), (
+            "AnswersAreTrue: another answer than what may have become of it"
+        )
 
 
 def test_register_with_settings_is_done_once() -> None:
     world = three()
-    assert world.ask(1, Register("t", {"max_deliveries": 3})) == [b"OK"]
-    assert world.ask(2, Register("t", {"max_deliveries": 3})) == [b"OK"]
-    assert world.ask(3, Register("t")) == [b"OK"]
-    assert world.ask(2, Register("t", {"max_deliveries": 4}))[0].startswith(b"ERR topic exists: t has other")
+    assert world.ask(1, Register("t", {"max_deliveries": 3})) == [b"OK"], (
+        "OnlyWhatWasMeant: a topic with settings is not registered"
+    )
+    assert world.ask(2, Register("t", {"max_deliveries": 3})) == [b"OK"], (
+        "OnlyWhatWasMeant: the same REGISTER is refused"
+    )
+    assert world.ask(3, Register("t")) == [b"OK"], "OnlyWhatWasMeant: the same REGISTER is refused"
+    assert world.ask(2, Register("t", {"max_deliveries": 4}))[0].startswith(
+        b"ERR topic exists: t has other"
+    ), "OnlyWhatWasMeant: other settings pass for those there are"
     assert world.ask(2, Configure("t", {"max_deliveries": -1})) == [b"OK"]
-    assert world.topic("t").settings == {}
+    assert world.topic("t").settings == {}, "OnlyWhatWasMeant: a setting that was taken back counts"
 
 
 def test_the_last_of_pipelined_changes_counts() -> None:
     world = three()
     world.register("t")
     for value in (5, 6, 7):
-        assert world.ask(value % 3 + 1, Configure("t", {"retain_entries": value})) == [b"OK"]
-        assert world.topic("t").settings == {"retain_entries": value}
+        assert world.ask(value % 3 + 1, Configure("t", {"retain_entries": value})) == [b"OK"], (
+            "OnlyWhatWasMeant: a change is not made"
+        )
+        assert world.topic("t").settings == {"retain_entries": value}, (
+            "OnlyWhatWasMeant: an earlier change counts"
+        )
 
 
 def cut_off(world: NodeWorld) -> tuple[str, int]:
@@ -267,7 +293,9 @@ def test_no_put_that_follows_a_deletion_is_acknowledged_in_the_topic_that_was_de
     )
     world.cut.clear()
     world.until(lambda: b"OK" in world.replies[deleted] and b"OK" in world.replies[again])
-    assert world.put(writer, topic, "after") == [b"OK"]
+    assert world.put(writer, topic, "after") == [b"OK"], (
+        "NoFrameOfAnOldTopic: the next topic of the name takes nothing"
+    )
     assert world.get_all(asked, topic) == [b"after"], "NoFrameOfAnOldTopic, AckedDurable"
 
 
@@ -277,7 +305,7 @@ def test_a_reader_that_asks_after_a_deletion_gets_nothing_of_what_was_deleted() 
     assert world.put(writer, topic, "old") == [b"OK"]
     deleted = world.send(world.raft_leader, Delete(topic))
     world.run(0.5)
-    assert not world.replies[deleted]
+    assert not world.replies[deleted], "DeletedInTheEnd: answered while the writer goes on"
     assert world.ask(writer, Get(topic, "g")) == [b"OK old"], "the writer is to have a lease"
     world.cut.clear()
     world.until(lambda: world.replies[deleted] == [b"OK"])
@@ -308,6 +336,57 @@ def test_the_topic_of_a_writer_that_restarts_is_deleted() -> None:
     world.until(lambda: world.settled() and copies(world) == {1: [], 2: [], 3: []}, 30.0)
 
 
+def test_a_deletion_and_the_registration_behind_it_wait_for_a_failover_longer_than_other_requests() -> None:
+    world = three(failure_timeout=5.0)
+    for name in "abcdef":
+        world.register(name)
+    asked = world.raft_leader
+    topic = next(name for name in "abcdef" if world.topic(name).open.leader != asked)
+    world.paused.add(world.topic(topic).open.leader)
+    deleted, again = world.send(asked, Delete(topic)), world.send(asked, Register(topic))
+    world.run(4.5)
+    assert not world.replies[deleted], "DeletedInTheEnd: given up before the writer is replaced"
+    assert not world.replies[again], "DeletedInTheEnd: REGISTER is given up before the writer is replaced"
+    world.until(lambda: world.replies[deleted] == world.replies[again] == [b"OK"], claim="DeletedInTheEnd")
+
+
+def test_the_topic_of_a_writer_that_is_leaving_is_deleted() -> None:
+    """Whatever holds up the rollover of its segment: the topic goes, and then the node."""
+    world = rolling(1)
+    writer = world.topic("t").open.leader
+    asked = writer % 3 + 1
+    world.lose = lambda sender, to, message: isinstance(message, RollOver)
+    left = world.send(asked, Leave(writer, force=True))
+    world.until(lambda: all(node.metadata.nodes[writer].leaving for node in world.nodes.values()))
+    deleted = world.send(asked, Delete("t"))
+    world.until(lambda: bool(world.replies[deleted]))
+    assert world.replies[deleted] == [b"OK"], "DeletedInTheEnd: the Seal names a node that is leaving"
+    world.until(lambda: bool(world.replies[left]))
+    assert world.replies[left] == [b"OK"], (
+        "DeletedInTheEnd: a topic that is to be deleted keeps its writer from leaving"
+    )
+
+
+def test_a_name_whose_number_rises_with_the_deletion_of_others_is_not_said_to_be_registered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`floor` rises while a REGISTER is proposed: the topic is not there, and never was."""
+    monkeypatch.setattr(segments, "MAX_TOMBSTONES", 1)
+    world = rolling(12)
+    world.register("u")
+    leader = world.raft_leader
+    asked = leader % 3 + 1
+    world.lose = lambda sender, to, message: (
+        isinstance(message, Propose) and isinstance(message.commands[0], RegisterTopic)
+    )
+    registered = world.send(asked, Register("new"))
+    for topic in ("t", "u"):
+        assert world.ask(leader, Delete(topic)) == [b"OK"], "DeletedInTheEnd"
+    world.until(lambda: world.nodes[asked].metadata.next_number("new") > 1)
+    world.run(0.5)
+    assert not world.replies[registered], "AnswersAreTrue: OK to the REGISTER of a topic that is not there"
+
+
 def test_a_topic_is_deleted_although_its_replicas_have_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """A topic is deleted to make room. Its writer does not wait for what no replica can take."""
     world = rolling(1)
@@ -321,10 +400,12 @@ def test_a_topic_is_deleted_although_its_replicas_have_no_room(monkeypatch: pyte
             monkeypatch.setattr(data, "write", full)
     put = world.send(writer, protocol.parse_request(b"PUT t x"))
     world.run(0.5)
-    assert not world.replies[put]
-    assert world.ask(writer, Delete("t")) == [b"OK"]
+    assert not world.replies[put], "AckedDurable: acknowledged by one of three"
+    assert world.ask(writer, Delete("t")) == [b"OK"], "DeletedInTheEnd: it waits for what no replica can take"
     world.until(lambda: bool(world.replies[put]))
-    assert world.replies[put][0].startswith((b"ERR outcome unknown", b"ERR unknown topic"))
+    assert world.replies[put][0].startswith((b"ERR outcome unknown", b"ERR unknown topic")), (
+        "AnswersAreTrue: what went with its topic is told otherwise"
+    )
     monkeypatch.undo()
     world.until(lambda: copies(world) == {1: [], 2: [], 3: []})
 
@@ -348,8 +429,10 @@ def test_the_writer_stops_before_the_seal_of_a_deleted_topic_is_committed() -> N
     world.until(lambda: bool(lost))
     put = world.send(writer, protocol.parse_request(b"PUT %b x" % topic.encode()))
     world.run(1.0)
-    assert not world.replies[deleted]
+    assert not world.replies[deleted], "NoAckAfterDelete: answered before the Seal is committed"
     assert b"OK" not in world.replies[put], "NoAckAfterDelete: acknowledged behind the last count"
     world.lose = lambda sender, to, message: False
     world.until(lambda: world.replies[deleted] == [b"OK"] and bool(world.replies[put]))
-    assert world.replies[put][0].startswith((b"ERR unknown topic", b"ERR outcome unknown"))
+    assert world.replies[put][0].startswith((b"ERR unknown topic", b"ERR outcome unknown")), (
+        "AnswersAreTrue: what went with its topic is told otherwise"
+    )

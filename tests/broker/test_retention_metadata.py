@@ -153,23 +153,59 @@ def test_a_topic_that_is_to_be_deleted_stays_until_its_open_segment_is_sealed() 
     marked = DeleteTopic(topic="t", born=1, at_seal=True)
     metadata = cluster(*SEALS)
     assert metadata.apply(msgspec.structs.replace(marked, born=2)) is None, "OnlyWhatWasMeant"
-    assert metadata.apply(marked) == "t" and metadata.apply(marked) is None
+    assert metadata.apply(marked) == "t", "DeletedInTheEnd: the writer does not hear of it"
     assert metadata.topics["t"].deleting, "NoAckAfterDelete: gone while its writer goes on"
+    assert metadata.apply(marked) is None, "a DELETE that is proposed again changes nothing"
     assert metadata.apply(AGAIN) is None, "NoAckAfterDelete: registered while its writer goes on"
-    assert metadata.apply(seal(4, 40)) is None and metadata.topics["t"].deleting
+    assert metadata.apply(seal(4, 40)) is None and metadata.topics["t"].deleting, (
+        "NoAckAfterDelete: it ends with the Seal of a segment that has ended"
+    )
     late = seal(5, 3, recovered=True)
     assert metadata.apply(late) == "t" and "t" not in metadata.topics, "DeletedInTheEnd"
     assert metadata.next_number("t") == 6 and metadata.failovers == 1, "TrimmedStaysTrimmed"
-    assert metadata.apply(late) is None
+    assert metadata.apply(late) is None, "TrimmedStaysTrimmed"
     metadata.check_invariants()
-    assert metadata.apply(AGAIN) == "t"
+    assert metadata.apply(AGAIN) == "t", "DeletedInTheEnd: its name cannot be registered anew"
     assert not metadata.topics["t"].deleting and metadata.apply(marked) is None, "OnlyWhatWasMeant"
 
 
 def test_a_topic_that_is_to_be_deleted_ends_although_nothing_can_follow() -> None:
     """A Seal that names a removed node as the next leader is refused, unless no segment is to be opened."""
     metadata = cluster(DeleteTopic(topic="t", born=1, at_seal=True))
-    assert metadata.apply(seal(1, 3, leader=9, replicas=(9,))) == "t" and not metadata.topics
+    assert metadata.apply(seal(1, 3, leader=9, replicas=(9,))) == "t" and not metadata.topics, (
+        "DeletedInTheEnd: no Seal ends it"
+    )
+
+
+def test_what_an_earlier_release_deletes_goes_at_once_also_if_it_is_to_go_with_its_seal() -> None:
+    """Its command says nothing of a Seal. The writer has to hear that its topic is gone."""
+    metadata = cluster(*SEALS, DeleteTopic(topic="t", born=1, at_seal=True))
+    assert metadata.apply(DeleteTopic(topic="t", born=1)) == "t", "NoAckAfterDelete: the writer goes on"
+    assert not metadata.topics and metadata.next_number("t") == 6, "TrimmedStaysTrimmed"
+    metadata.check_invariants()
+
+
+def test_failovers_of_topics_that_are_gone_stay_counted() -> None:
+    """Those of sealed segments, and that of the Seal with which a topic ends."""
+    marks = [DeleteTopic(topic=name, born=1, at_seal=True) for name in "tab"]
+    begun = [register("a"), register("b"), seal(1, 3, recovered=True), seal(2, 1, recovered=True), *marks]
+    metadata = cluster(*begun)
+    for ended, name in enumerate("tab", 3):
+        number = metadata.topics[name].current
+        metadata.apply(msgspec.structs.replace(seal(number, 0, recovered=True), topic=name))
+        assert metadata.failovers == ended, "DomainConsistency: a failover is forgotten with its topic"
+        metadata.check_invariants()
+    restored = Metadata()
+    restored.restore(metadata.snapshot())
+    assert restored.failovers == 5, "DomainConsistency: a snapshot forgets failovers"
+
+
+def test_a_snapshot_replaces_what_is_known_of_deleted_topics() -> None:
+    deleted = DeleteTopic(topic="t", born=1)
+    anew = RegisterTopic(topic="t", leader=1, replicas=(1,), number=2)
+    behind, ahead = cluster(deleted), cluster(deleted, anew)
+    behind.restore(ahead.snapshot())
+    assert behind.digest() == ahead.digest(), "StateMachineSafety: a number of before the snapshot stays"
 
 
 def test_what_was_meant_for_a_deleted_topic_leaves_the_next_one_alone() -> None:
@@ -274,7 +310,7 @@ def test_snapshots_have_it_all_and_are_of_the_earliest_version_that_can() -> Non
         ([marked, seal(2, 3)], RETENTION_VERSION),
     ):
         metadata = cluster(seal(1, 3, recovered=True), *changes)
-        assert version(metadata) == expected
+        assert version(metadata) == expected, "StateMachineSafety: an earlier release would read it wrongly"
         other = Metadata()
         other.restore(metadata.snapshot())
         other.check_invariants()
@@ -302,8 +338,12 @@ def test_only_what_needs_it_is_refused_by_earlier_releases(
     plain = encode_command(seal(1, 3))
     monkeypatch.setattr(commands, "VERSION", latest)
     assert decode_command(plain) == seal(1, 3)
-    with pytest.raises(UnknownCommand, match="upgrade"):
+    try:
         decode_command(data)
+    except UnknownCommand as refused:
+        assert "upgrade" in str(refused)
+    else:
+        raise AssertionError("StateMachineSafety: an earlier release applies less than the command says")
 
 
 # --- what is to go --------------------------------------------------------------------------------

@@ -322,7 +322,7 @@ class Lifecycle:
         seen; of all else the outcome is unknown, and nothing is said.
         """
         segment = self._metadata.segment(forward.topic, forward.segment)
-        seen = self._shared_by(forward.topic).seen
+        seen = {} if segment is None else self._shared_by(forward.topic).seen  # nothing of what is gone
         if segment is None or not self.leases.is_ours(segment) or forward.request <= seen.get(origin, 0):
             return False
         seen[origin] = forward.request
@@ -453,15 +453,23 @@ class Lifecycle:
         )
 
     def _end(self, writer: SegmentWriter, now: float) -> None:
-        """Propose the Seal that is the end of a deleted topic: nothing is handed on, for nothing follows."""
+        """Propose the Seal that is the end of a deleted topic: nothing is handed on, for nothing follows.
+
+        The writer stops before there is room for its Seal: from then on it waits for its turn, as others do.
+        """
         key = (writer.topic, writer.number)
-        if not self._seals.allows(key, now):
+        if not writer.seal_proposed:
+            self._cursors.freeze(writer.topic)
+            self._queues.freeze(writer.topic)
+            writer.end()
+        self._waiting.setdefault(writer.topic)
+        live = self.placeable()
+        if not live or not self._seals.allows(key, now):
             return
-        self._cursors.freeze(writer.topic)
-        self._queues.freeze(writer.topic)
-        writer.end()
         self._note(key, now)
-        segment, count = writer.segment, writer.commit_index
+        # No segment follows, but the Raft leader appends no Seal that names a node that is leaving, as this
+        # one may be.
+        count, leader = writer.commit_index, next_leader(self._config.node_id, live)
         self._copies.record("ProposeSeal", writer.copy, count=count, cursors=[], groups=[], handed=[])
         self._propose(
             Seal(
@@ -469,8 +477,8 @@ class Lifecycle:
                 segment=writer.number,
                 count=count,
                 checksum=Checksum(),
-                leader=segment.leader,
-                replicas=segment.replicas,
+                leader=leader,
+                replicas=self.replicas_for(leader, live),
                 cursors={},
             ),
             now,
@@ -613,7 +621,11 @@ class Lifecycle:
         for topic, writer in self.writers.items():
             writer.check_invariants()
             assert writer.segment.leader == self._config.node_id, "SingleWriter"
-            assert writer.number == self._metadata.topics[topic].current
+            assert writer.number == self._metadata.topics[topic].current, (
+                "NoWritesPastOpen: a writer of a segment that has ended"
+            )
         for (topic, number), recovery in self.recoveries.items():
             recovery.check_invariants()
-            assert self._ending[topic] == number == self._metadata.topics[topic].current
+            assert self._ending[topic] == number == self._metadata.topics[topic].current, (
+                "SealedStable: a recovery of a segment that has ended"
+            )

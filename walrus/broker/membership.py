@@ -52,6 +52,10 @@ from walrus.wire.messages import ANY_NODE, Hello, Join, JoinReply
 TELL_AFTER, TELL_AGAIN = 3.0, 30.0
 """Seconds: a node that is not ready says why after so long, and again if nothing changes."""
 
+ANNOUNCE_AGAIN = 30.0
+"""Seconds after which a node announces once more what the Raft leader may have left out: the last proposal
+may have been lost."""
+
 MAX_CALLERS = 64
 """Callers whose own word about their address is remembered, and directories that ask under a known id: the
 latest ones."""
@@ -79,7 +83,7 @@ class Members:
         self._callers: dict[int, Hello] = {}  # whose present start the metadata does not know yet
         self._directories: dict[int, str] = {}  # of each member at the last look, to notice removals
         self._announce_at = now
-        self._announced_in = -1  # the term in which this start was announced last
+        self._announced = (-1, now)  # the term in which this start was announced last, and when
         self._took_part = False  # whether this start was ever ready
         self._refusals: dict[int, str] = {}  # by peer, those that may change
         self.wire_versions: dict[int, int] = {}
@@ -365,8 +369,8 @@ class Members:
         if now < self._announce_at or self._raft.leader_id is None:
             return
         self._announce_at = now + self._config.resend_interval
-        if self._is_unknown():
-            self._announced_in = self._raft.current_term
+        if self._is_unknown(now):
+            self._announced = self._raft.current_term, now
             self._host.propose(
                 Announce(
                     node_id=self._config.node_id,
@@ -379,17 +383,19 @@ class Members:
                 now,
             )
 
-    def _is_unknown(self) -> bool:
+    def _is_unknown(self, now: float) -> bool:
         """Whether this start is to be announced: first, or since what it knows is not in the metadata.
 
         A Raft leader of an earlier release leaves that out of what it proposes. The next one may be of this
-        release, so it is asked, too, once a term.
+        release, so it is asked, too: at once, and then now and then, for no answer tells the two apart from
+        a proposal that was lost.
         """
         me, mine = self._me, self.identity
         if me is None or start_number(me.incarnation) < start_number(mine.incarnation):
             return True
         left_out = me.incarnation == mine.incarnation and me.knows != commands.VERSION
-        return left_out and self._raft.current_term != self._announced_in
+        term, at = self._announced
+        return left_out and (self._raft.current_term != term or now - at >= ANNOUNCE_AGAIN)
 
     def on_applied(self) -> list[int]:
         """The metadata changed. Return the nodes that have been removed since the last time.

@@ -256,9 +256,12 @@ class Requests:
             self._watch(slot, lambda: self._was_born(topic, number), push, why_not, now, patience)
 
     def _was_born(self, topic: str, number: int) -> bool:
-        """Whether there is, or was, a topic that began with that number, or with a later one."""
+        """Whether there is, or was, a topic that began with that number, or with a later one.
+
+        Of a name without a tombstone nothing was deleted lately: its next number rises with `floor`, too.
+        """
         known = self._metadata.topics.get(topic)
-        return self._metadata.next_number(topic) > number if known is None else known.born >= number
+        return self._metadata.tombstones.get(topic, 0) > number if known is None else known.born >= number
 
     def _configure(self, slot: object, request: protocol.Configure, now: float) -> None:
         """Change settings. Of two clients that change the same, one after the other has its way."""
