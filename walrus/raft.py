@@ -273,7 +273,9 @@ class Raft:
                 self._leadership.replicate(self._now)
             reads = self._leadership.take_reads()
         ready = self._outbox.make_ready(self.log.take_unsaved(), self.log.take_committed(), reads)
-        assert self.log.applied_index == self.commit_index and self.log.saved_index == self.log.last_index
+        assert self.log.applied_index == self.commit_index and self.log.saved_index == self.log.last_index, (
+            "StateMachineSafety: what is committed, or unsaved, is left behind"
+        )
         assert not self.has_ready(), "a host that asks until nothing is left would never finish"
         return ready
 
@@ -375,7 +377,9 @@ class Raft:
         if leading.uncommitted_bytes and leading.uncommitted_bytes + size > self.config.max_uncommitted_bytes:
             return None
         index = self._append(COMMAND, data)
-        assert index > self.commit_index, "a proposal is not committed before it is replicated"
+        assert index > self.commit_index, (
+            "CommittedNeverLost: a proposal is not committed before it is replicated"
+        )
         return index
 
     def propose_membership(self, membership: Membership, now: float) -> int | None:
@@ -450,7 +454,7 @@ class Raft:
         if index > self.log.snapshot_index:
             self._outbox.note_checkpoint(self.log.compact(index, data))
             self._event("CompactLog", index=index)
-        assert self.log.snapshot_index >= index
+        assert self.log.snapshot_index >= index, "StateMachineSafety: a snapshot that is older than the log's"
 
     def _append(self, kind: EntryKind, data: bytes) -> int:
         """Add an entry of the current term to the leader's log."""
@@ -491,7 +495,7 @@ class Raft:
 
     def _become_follower(self, term: int, leader_id: int | None, now: float) -> None:
         """Follow in this term; the vote of the term, if it is the same one, is kept."""
-        assert leader_id != self.node_id, "a server does not follow itself"
+        assert leader_id != self.node_id, "ElectionSafety: a server does not follow itself"
         # Taken over before the leadership is dropped: what a majority last heard of this server as leader
         # is how long its lease is still good.
         self._last_contact = self.last_contact
@@ -572,7 +576,9 @@ class Raft:
 
     def _become_leader(self, now: float) -> None:
         """Lead this term, and append a no-op so that what came before can commit (paper §5.4.2, §8)."""
-        assert self.role is Role.CANDIDATE and self.voted_for == self.node_id
+        assert self.role is Role.CANDIDATE and self.voted_for == self.node_id, (
+            "ElectionSafety: a leader without its own vote"
+        )
         assert not self._outbox.hard_state_pending, "ElectionSafety: the own vote could still be forgotten"
         self.role, self.leader_id = Role.LEADER, self.node_id
         self._leadership = Leadership(
@@ -638,7 +644,7 @@ class Raft:
         elif message.term < self.current_term:
             self._answer_stale(sender, message)
             return self._ignore("a message of an older term")
-        assert message.term == self.current_term
+        assert message.term == self.current_term, "ElectionSafety: a message of another term is handled"
         return True
 
     def _answer_stale(self, sender: int, message: RaftMessage) -> None:
@@ -739,7 +745,7 @@ class Raft:
                 self._resume_following(now)
         answer = PreVoteResponse(term=message.term if granted else self.current_term, granted=granted)
         self._outbox.send(sender, answer)
-        assert self._hard_state == before, "a pre-vote is no vote"
+        assert self._hard_state == before, "ElectionSafety: a pre-vote is no vote"
 
     def _handle_request_vote_request(self, sender: int, message: RequestVoteRequest, now: float) -> None:
         """Vote once a term, first come first served (paper §5.2), for a log at least as complete (§5.4.1)."""
@@ -764,7 +770,9 @@ class Raft:
 
     def _handle_request_vote_response(self, sender: int, message: RequestVoteResponse, now: float) -> None:
         """Collect a vote."""
-        assert self.voted_for == self.node_id and sender != self.node_id
+        assert self.voted_for == self.node_id and sender != self.node_id, (
+            "ElectionSafety: a vote for another one, or its own, is collected"
+        )
         self._election.collect(sender, message.granted)
         self._event("HandleRequestVoteResponse", sender=sender, granted=message.granted)
         self._count_votes(now)
@@ -839,7 +847,9 @@ class Raft:
 
     def _membership_committed(self, leading: Leadership, now: float) -> None:
         """A change is complete: tell the removed server, and step down if it is this one (§4.2.2)."""
-        assert self.log.committed_membership == self.membership
+        assert self.log.committed_membership == self.membership, (
+            "LeaderCompleteness: a change is complete that is not committed"
+        )
         # First the news that it is committed, to every earlier member, while there is still a
         # `Progress` for a removed server: nothing is sent to it afterwards.
         leading.replicate(now)
@@ -874,8 +884,12 @@ class Raft:
         self._outbox.check_invariants()
         assert self.log.last_term <= self.current_term, "ElectionSafety: an entry of a term we have not seen"
         assert (self._leadership is not None) == (self.role is Role.LEADER)
-        assert (self.role is Role.LEADER) == (self.leader_id == self.node_id)
-        assert self._outbox.durable.term <= self.current_term
+        assert (self.role is Role.LEADER) == (self.leader_id == self.node_id), (
+            "ElectionSafety: two leaders of a term, or none that it knows of"
+        )
+        assert self._outbox.durable.term <= self.current_term, (
+            "ElectionSafety: a term is durable that was never entered"
+        )
         if self.role in (Role.CANDIDATE, Role.LEADER):
             assert self.voted_for == self.node_id, "ElectionSafety: a candidate's vote is its own"
         if self.role is Role.LEADER:

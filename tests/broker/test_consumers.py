@@ -28,7 +28,7 @@ def test_clients_of_one_node_share_the_entries_in_the_order_they_asked():
         [b"OK 0"],
         [b"OK 1", b"OK 2"],
         [b"OK 3", b"EMPTY", b"EMPTY"],
-    ]
+    ], "DeliveredIsPrefix: clients do not share the entries in the order in which they asked"
 
 
 def test_client_that_is_gone_loses_nobody_an_entry():
@@ -55,7 +55,9 @@ def test_lost_confirmation_is_a_redelivery_and_no_gap():
     world = loaded(3)
     node = followers(world)[0]
     world.lose = lambda sender, to, message: isinstance(message, m.Confirm)
-    assert world.ask(node, protocol.Get("t")) == [b"OK 0"]
+    assert world.ask(node, protocol.Get("t")) == [b"OK 0"], (
+        "NothingSkipped: an entry whose delivery is not confirmed is skipped"
+    )
     world.lose = lambda sender, to, message: False
     assert world.get_all(node, "t") == [b"0", b"1", b"2"], (
         "DeliveredIsPrefix: what reached no client comes again"
@@ -143,7 +145,9 @@ def test_sealed_segment_that_is_not_here_is_fetched_from_a_replica_that_answers(
 
 def test_fetch_beyond_the_end_is_empty_and_of_no_segment_an_error():
     world = loaded(1)
-    assert world.ask(2, protocol.Fetch("t", 1, 7, 2)) == [b"EMPTY", b"EMPTY"]
+    assert world.ask(2, protocol.Fetch("t", 1, 7, 2)) == [b"EMPTY", b"EMPTY"], (
+        "DeliveredIsPrefix: beyond the end there is something"
+    )
     assert world.ask(2, protocol.Fetch("t", 9, 0))[0].startswith(b"ERR unknown segment")
 
 
@@ -153,4 +157,6 @@ def test_long_run_of_fetches_of_large_entries_does_not_recurse_without_end():
     count = 1500
     assert world.put(1, "t", *(["x"] * count)) == [b"OK"] * count
     leader = world.topic("t").open.leader
-    assert len(world.ask(leader, protocol.Fetch("t", 1, 0, count))) == count
+    assert len(world.ask(leader, protocol.Fetch("t", 1, 0, count))) == count, (
+        "ReadProgress: a long run is not answered"
+    )

@@ -141,7 +141,7 @@ def test_what_waits_is_given_as_soon_as_the_run_before_it_is_confirmed():
     second = bench.get(1, origin=3)
     assert bench.given() == [(first, [b"a"])], "DeliveredIsPrefix: two runs are on their way at once"
     bench.confirm(first)
-    assert bench.given() == [(second, [b"b"])], "in this step, not with the next tick"
+    assert bench.given() == [(second, [b"b"])], "ReadProgress: in this step, not with the next tick"
 
 
 def test_what_waits_for_a_seal_is_given_as_soon_as_the_next_segment_is_open():
@@ -151,7 +151,7 @@ def test_what_waits_for_a_seal_is_given_as_soon_as_the_next_segment_is_open():
     assert bench.given() == [], "DeliveredIsPrefix: two deliveries at once"
     bench.metadata.apply(seal(1, 1, leader=1))
     bench.topic_changed()
-    assert bench.given() == [(request, [b"a"])], "in this step, not with the next tick"
+    assert bench.given() == [(request, [b"a"])], "ReadProgress: in this step, not with the next tick"
 
 
 def test_a_cursor_beyond_an_end_that_a_recovery_found_goes_on_with_the_next_segment():
@@ -248,7 +248,7 @@ def test_without_a_lease_nothing_is_given_and_the_waiting_ends():
     assert bench.given() == [], "DeliveredIsPrefix: a node that is cut off hands out"
     bench.tick(10)
     ((_, reply),) = bench.sent(m.GetReply)
-    assert "did not move" in reply.error
+    assert "did not move" in reply.error, "DeliveredIsPrefix: a GET without a lease is answered otherwise"
 
 
 # --- reading elsewhere ---
@@ -258,7 +258,7 @@ def test_sealed_segment_that_is_not_here_is_read_from_a_replica():
     bench = Bench("a", "b", here=False, sealed=True)
     bench.get(5)
     ((to, read),) = bench.sent(m.Read)
-    assert to in (2, 3) and not read.raw
+    assert to in (2, 3) and not read.raw, "DeliveredIsPrefix: a sealed segment is read raw, or of no replica"
     bench.reads.on_reply(
         to, m.ReadReply(request=read.request, batch=batch("a", "b", "beyond"), error=""), bench.now
     )
@@ -272,7 +272,7 @@ def test_read_that_fails_is_tried_again():
     ((to, read),) = bench.sent(m.Read)
     bench.reads.on_reply(to, m.ReadReply(request=read.request, batch=batch(), error="damaged"), bench.now)
     bench.tick(0.1)
-    assert len(bench.sent(m.Read)) == 1
+    assert len(bench.sent(m.Read)) == 1, "ReadProgress: a read that failed is not tried again"
 
 
 def test_damaged_entry_of_the_open_segment_is_not_taken_for_its_end():
@@ -282,7 +282,7 @@ def test_damaged_entry_of_the_open_segment_is_not_taken_for_its_end():
     sent = [(e.to, e.message) for e in bench.outbox.take() if isinstance(e, Send)]
     assert not [reply for _, reply in sent if isinstance(reply, m.GetReply)], "DeliveredIsPrefix"
     ((to, read),) = [(to, read) for to, read in sent if isinstance(read, m.Read)]
-    assert read.raw, "up to what is acknowledged any copy will do"
+    assert read.raw, "ReadProgress: up to what is acknowledged any copy will do"
     got = batch("a", "b", "not acknowledged")
     bench.reads.on_reply(to, m.ReadReply(request=read.request, batch=got, error=""), bench.now)
     assert [entries for _, entries in bench.given()] == [[b"a"]], "DeliveredIsPrefix"
@@ -357,8 +357,12 @@ def test_groups_are_bounded_and_idle_ones_are_forgotten(monkeypatch: pytest.Monk
     for number in range(8):
         bench.get(1, group=f"g{number}")
     errors = [reply.error for _, reply in bench.sent(m.GetReply)]
-    assert [bool(error) for error in errors] == [False] * 5 + [True] * 3
-    assert "too many" in errors[-1] and len(bench.cursors.cursors()) == 5
+    assert [bool(error) for error in errors] == [False] * 5 + [True] * 3, (
+        "TypeOK: more groups than there may be, or fewer"
+    )
+    assert "too many" in errors[-1] and len(bench.cursors.cursors()) == 5, (
+        "TypeOK: more groups than there may be"
+    )
     bench.tick(60)
     assert not bench.cursors.cursors(), "DeliveredIsPrefix: a cursor is kept, or lost"
 

@@ -34,7 +34,9 @@ def test_an_entry_that_comes_back_too_often_goes_to_the_dead_letters() -> None:
     world.until(lambda: world.topic("t").dead == {"g": 1})
     assert world.get_all(3, "t.dead") == [b"0"], "NothingSkipped: a spent entry is nowhere"
     figures = world.metrics(owner(world))
-    assert (figures["deliveries"], figures["redeliveries"], figures["dead_letters"]) == (4, 1, 1)
+    assert (figures["deliveries"], figures["redeliveries"], figures["dead_letters"]) == (4, 1, 1), (
+        "EveryEntryAcked: not counted"
+    )
     assert world.topic("t").groups["g"].low == (1, 3), "EveryEntryAcked: an entry that was given up is done"
     assert receive(world, 3) == [b"EMPTY"], "AckedNotRedelivered"
 
@@ -42,7 +44,7 @@ def test_an_entry_that_comes_back_too_often_goes_to_the_dead_letters() -> None:
 def test_without_a_limit_it_comes_for_ever() -> None:
     world = loaded(1)
     give_back(world, 9)
-    assert "t.dead" not in world.nodes[1].metadata.topics
+    assert "t.dead" not in world.nodes[1].metadata.topics, "EveryEntryAcked: a dead letter without a limit"
 
 
 def test_several_are_given_up_and_the_rest_is_handed_out_at_once() -> None:
@@ -66,7 +68,7 @@ def test_one_that_is_spent_is_not_handed_out_in_a_run_with_others() -> None:
     for receipt in (first, second):
         assert world.ask(1, Nack("t", "g", receipt)) == [b"OK"]
     found = [received(reply)[1:] for reply in receive(world, 1, 3) if reply != b"EMPTY"]
-    assert found == [(2, b"0"), (1, b"2")], "handed out more often than the topic allows"
+    assert found == [(2, b"0"), (1, b"2")], "EveryEntryAcked: handed out more often than the topic allows"
     world.until(lambda: world.topic("t").dead == {"g": 1})
     assert world.get_all(2, "t.dead") == [b"1"], "NothingSkipped: a spent entry is nowhere"
 

@@ -45,7 +45,9 @@ class Short(Bench):
 def test_entries_that_every_replica_lacks_are_stepped_over_counted_and_named():
     bench = Short()
     bench.fail_reads()
-    assert {to for to, _ in bench.sent(m.FindGap)} == {2, 3}
+    assert {to for to, _ in bench.sent(m.FindGap)} == {2, 3}, (
+        "NothingSkipped: stepped over before all replicas were asked"
+    )
     bench.gap(2, 5)
     assert bench.position() == (1, 2), "DeliveredIsPrefix: node 3 may have them"
     bench.outbox.take()
@@ -57,7 +59,7 @@ def test_entries_that_every_replica_lacks_are_stepped_over_counted_and_named():
     assert [e.text for e in effects if isinstance(e, LogLine)] == [
         "lost: entries 2 to 4 of segment 1 of t are on none of its replicas; "
         "GET goes on behind them (group '')"
-    ]
+    ], "NothingSkipped: not counted or named"
     replies = [e.message for e in effects if isinstance(e, Send) and isinstance(e.message, m.GetReply)]
     assert [reply.batch.count for reply in replies] == [0], (
         "DeliveredIsPrefix: nothing more in the open segment"
@@ -73,7 +75,9 @@ def test_a_replica_that_does_not_answer_may_have_them():
     assert bench.position() == (1, 2) and bench.cursors.lost == 0, (
         "DeliveredIsPrefix: a cursor goes over what a replica may have"
     )
-    assert CURSOR_STUCK in [reply.error for _, reply in bench.sent(m.GetReply)]
+    assert CURSOR_STUCK in [reply.error for _, reply in bench.sent(m.GetReply)], (
+        "NothingSkipped: a replica that does not answer may have them"
+    )
 
 
 @pytest.mark.parametrize("end", [2, 3])
@@ -129,7 +133,7 @@ def test_a_node_says_nothing_of_a_segment_that_it_is_no_replica_of():
     assert bench.sent(m.Gap) == [
         (9, m.Gap(topic="t", segment=1, start=2, end=5)),
         (9, m.Gap(topic="t", segment=2, start=2, end=2)),
-    ]
+    ], "NothingSkipped: the word of a node that is no replica"
 
 
 def test_places_asked_about_are_bounded_and_forgotten(monkeypatch: pytest.MonkeyPatch):
@@ -178,7 +182,9 @@ def test_get_goes_on_behind_a_documented_loss(kept: int):
     assert sum(world.metrics(node)["entries_lost"] for node in (1, 2, 3)) == 3 * (5 - kept), (
         "DeliveredIsPrefix"
     )
-    assert any(f"lost: entries {kept} to 4 of segment 1 of t" in line for line in world.logs)
+    assert any(f"lost: entries {kept} to 4 of segment 1 of t" in line for line in world.logs), (
+        "NothingSkipped: the log does not name what is lost"
+    )
 
 
 @pytest.mark.parametrize("node", [1, 2, 3])
@@ -191,9 +197,11 @@ def test_fetch_of_what_is_lost_says_so_and_where_to_go_on(node: int):
         world.start(each)
     world.until(lambda: world.put(2, "t", "99") == [b"OK"])
     lost = b"ERR " + errors.lost("t", 1, 2, 5).encode()
-    assert world.ask(node, Fetch("t", 1, 1, 6)) == [b"OK 2 1", lost, lost, lost, b"EMPTY", b"EMPTY"]
+    assert world.ask(node, Fetch("t", 1, 1, 6)) == [b"OK 2 1", lost, lost, lost, b"EMPTY", b"EMPTY"], (
+        "NothingSkipped: what is lost is told otherwise"
+    )
     further = b"ERR " + errors.lost("t", 1, 4, 5).encode()
-    assert world.ask(node, Fetch("t", 1, 4, 1)) == [further]
+    assert world.ask(node, Fetch("t", 1, 4, 1)) == [further], "NothingSkipped: what is lost is told otherwise"
 
 
 def test_fetch_of_what_a_silent_replica_may_have_says_that_none_answered():

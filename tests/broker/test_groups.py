@@ -63,19 +63,21 @@ def test_deliveries_that_are_extended_for_ever_cost_no_memory_and_hold_up_no_oth
     assert dead is not None and receipt is not None
     for n in range(10 * WINDOW):
         assert group.extend(receipt, 100.0 + n)
-    assert len(group._deadlines) <= 2 * WINDOW + 1
+    assert len(group._deadlines) <= 2 * WINDOW + 1, "OutIsBounded: deadlines pile up"
     assert take(group, of, 2, VISIBLE) == dead._replace(delivery=2), "EveryEntryAcked: its consumer is dead"
-    assert group.acknowledge(dead, of, 2)
+    assert group.acknowledge(dead, of, 2), "EveryEntryAcked: an acknowledgement is refused"
     group.expire(100.0 + 10 * WINDOW - 2)
-    assert group.candidate(of, 2, 0.0) is None, "the last extension counts"
+    assert group.candidate(of, 2, 0.0) is None, "OutIsBounded: the last extension counts"
 
 
 def test_what_was_given_back_before_a_seek_costs_no_memory_and_holds_up_nothing():
     group, of = WorkQueue(Acknowledged(), (), VISIBLE, window=10), topic()
     for generation in range(1, 8):
         for receipt in [take(group, of, 10) for _ in range(10)]:
-            assert receipt is not None and group.give_back(receipt, 1_000.0)
-        assert len(group._delayed) <= 2 * 10 + 1
+            assert receipt is not None and group.give_back(receipt, 1_000.0), (
+                "EveryEntryAcked: what is out cannot be given back"
+            )
+        assert len(group._delayed) <= 2 * 10 + 1, "OutIsBounded: delays pile up"
         if generation < 7:
             group.on_committed(Acknowledged(generation=generation))
     again = [take(group, of, 10, 1_000.0) for _ in range(11)]
@@ -89,7 +91,7 @@ def test_what_was_handed_on_stays_out_and_is_counted_on():
     of = topic()
     assert list(group.out) == [Position(1, 1)], "AckedNotRedelivered: one of them was acknowledged"
     second = take(group, of, 9)
-    assert second and second.offset == 2
+    assert second and second.offset == 2, "EveryEntryAcked: handed on and out, and given again, or not at all"
     third = take(group, of, 9, VISIBLE)
     assert third == Receipt(1, 1, 0, 3), "SealHandsOn: how often it was out is forgotten"
 
@@ -120,7 +122,9 @@ def test_a_seal_takes_along_what_is_out_and_what_is_noted_and_not_what_was_given
     noted, again, out, back = (take(group, of, 4) for _ in range(4))
     assert noted and again and out and back
     assert group.give_back(again, 1.0) and group.give_back(back, 1.0)
-    assert take(group, of, 4, 1.0) == again._replace(delivery=2)
+    assert take(group, of, 4, 1.0) == again._replace(delivery=2), (
+        "EveryEntryAcked: what was given back does not come again"
+    )
     assert group.acknowledge(noted, of, 4)
     state, handed = group.seal()
     assert state.above == (Run(1, 0, 1),), "SealHandsOn: what was acknowledged before a rollover comes again"
@@ -133,7 +137,7 @@ def test_the_last_delay_counts_of_what_was_given_back_more_than_once():
     assert first and group.give_back(first, 1.0)
     second = take(group, of, 1, 1.0)
     assert second and second.delivery == 2 and group.give_back(second, 100.0)
-    assert group.candidate(of, 1, 99.0) is None, "it was given back for longer"
+    assert group.candidate(of, 1, 99.0) is None, "EveryEntryAcked: it was given back for longer"
     assert take(group, of, 1, 100.0) == first._replace(delivery=3), "EveryEntryAcked: it never comes again"
 
 
@@ -184,7 +188,9 @@ def test_a_random_life_agrees_with_the_model(seed: int):
             receipt = rng.choice(past)
             group.expire(now)
             known = model.out.get(receipt.offset, (None, 0.0))[0] == receipt
-            assert group.give_back(receipt, now + 1.0) == known
+            assert group.give_back(receipt, now + 1.0) == known, (
+                "EveryEntryAcked: given back otherwise than the model"
+            )
             if known:
                 del model.out[receipt.offset]
         elif group.to_commit() is not None:
@@ -215,15 +221,19 @@ def test_only_entries_of_the_window_can_be_acknowledged(offsets: set[int]):
 
 def test_behind_the_last_entry_of_a_sealed_segment_there_is_nothing_to_acknowledge():
     group, of = fresh(), topic(2)
-    assert group.acknowledge(Receipt(1, 1, 0, 1), of, 5)
+    assert group.acknowledge(Receipt(1, 1, 0, 1), of, 5), (
+        "EveryEntryAcked: an entry that is there cannot be acknowledged"
+    )
     assert not group.acknowledge(Receipt(1, 2, 0, 1), of, 5), (
         "NothingSkipped: a cursor may stand there, but no entry"
     )
-    assert not group.acknowledge(Receipt(2, 5, 0, 1), of, 5)
+    assert not group.acknowledge(Receipt(2, 5, 0, 1), of, 5), (
+        "OutIsBounded: an entry that is not there is acknowledged"
+    )
     assert not group.acknowledge(Receipt(3, 0, 0, 1), of, 5), (
         "NothingSkipped: an entry counts that is not there"
     )
-    assert group.noted == {Position(1, 1)}
+    assert group.noted == {Position(1, 1)}, "OutIsBounded: an entry that is not there is acknowledged"
 
 
 def test_a_seek_forgets_all_that_was_out_given_back_or_noted():
@@ -240,4 +250,6 @@ def test_a_seek_forgets_all_that_was_out_given_back_or_noted():
     again = [take(group, of, 4) for _ in range(4)]
     assert again == [Receipt(1, n, 1, 1) for n in range(4)], "NothingSkipped"
     for change in (group.give_back, group.extend):
-        assert not change(out, 0.0), "a receipt of before the SEEK ends a delivery of after it"
+        assert not change(out, 0.0), (
+            "AckedNotRedelivered: a receipt of before the SEEK ends a delivery of after it"
+        )

@@ -17,11 +17,13 @@ from walrus.segments import Metadata, Trim
 
 def test_lease_needs_the_metadata_and_a_raft_leader():
     leases = LeaseTable(1, 1, ttl=1.0)
-    assert not leases.holds("t", 1, 0.0)
+    assert not leases.holds("t", 1, 0.0), "Lease: held although no topic is known"
     leases.reconcile(cluster())
-    assert not leases.holds("t", 1, 0.0), "no leader was heard"
+    assert not leases.holds("t", 1, 0.0), "Lease: no leader was heard"
     leases.heard(5.0)
-    assert leases.holds("t", 1, 5.9) and leases.held(5.9) == {"t": 1}
+    assert leases.holds("t", 1, 5.9) and leases.held(5.9) == {"t": 1}, (
+        "Lease: not held although a leader was heard"
+    )
     over = not leases.holds("t", 1, 6.0) and leases.held(6.0) == {}
     assert over, "Lease: it is good at the instant at which it ends"
     assert not leases.holds("t", 2, 5.5), "OpenLeaderMatchesMap: a lease on a segment that is not open"
@@ -40,7 +42,7 @@ def test_lease_ends_with_the_segment():
     metadata.apply(seal(2, 7, leader=1))
     leases.reconcile(metadata)
     leases.check_invariants(metadata)
-    assert leases.granted() == {"t": 3}
+    assert leases.granted() == {"t": 3}, "Lease: of a segment that is over, or of none"
 
 
 def test_restarted_node_does_not_lead_what_its_former_self_led():
@@ -51,7 +53,7 @@ def test_restarted_node_does_not_lead_what_its_former_self_led():
     assert leases.granted() == {}, "SingleWriter: a restarted node leads what its former self led"
     metadata.apply(register("u"))
     leases.reconcile(metadata)
-    assert leases.granted() == {"u": 1}
+    assert leases.granted() == {"u": 1}, "Lease: of a topic that another process leads"
 
 
 def test_what_was_heard_late_does_not_shorten_a_lease():
@@ -64,7 +66,7 @@ def test_what_was_heard_late_does_not_shorten_a_lease():
 def test_unknown_topic_is_not_leased():
     leases = LeaseTable(1, 1, ttl=1.0)
     leases.reconcile(cluster(), "unknown")
-    assert leases.granted() == {}
+    assert leases.granted() == {}, "Lease: of a topic that is gone"
 
 
 def test_lease_that_was_missed_ends_with_the_next_look():
@@ -91,7 +93,9 @@ def test_of_many_leases_each_is_looked_at_in_its_turn(monkeypatch: pytest.Monkey
         leases.on_tick(metadata, look * RECONCILE_INTERVAL)
         left.append(len(leases.granted()))
     count = len(granted)
-    assert left == [max(0, count - 2 * look) for look in (1, 2, 3, 4)] and left[-1] == 0 < left[0]
+    assert left == [max(0, count - 2 * look) for look in (1, 2, 3, 4)] and left[-1] == 0 < left[0], (
+        "Lease: of what the metadata does not grant, for good"
+    )
 
 
 def test_what_a_majority_heard_of_a_raft_leader_outlives_its_leadership():
@@ -136,16 +140,18 @@ def test_a_tenure_lasts_from_when_it_was_asked_for_however_late_the_answer_is():
     assert asked, "EveryEntryAcked: an owner that got no answer once asks for no lease any more"
     asked.pop()(True, 10.9)
     end = 10.2 + config(1).lease_ttl
-    assert tenure.serves("t", end - 0.01)
+    assert tenure.serves("t", end - 0.01), "AckedNotRedelivered: an owner that may serve does not"
     assert not tenure.serves("t", end), "AckedNotRedelivered: it serves while a later owner may"
 
 
 def test_what_an_owner_has_in_hand_is_void_if_another_one_was_between():
     metadata = cluster()
     tenure, _ = tenure_of(metadata)
-    assert not tenure.on_topic("t", metadata.topics["t"], 0.0)
+    assert not tenure.on_topic("t", metadata.topics["t"], 0.0), (
+        "EveryEntryAcked: deliveries of its own are void"
+    )
     metadata.apply(seal(1, 7, leader=1))
-    assert not tenure.on_topic("t", metadata.topics["t"], 1.0), "its own rollover"
+    assert not tenure.on_topic("t", metadata.topics["t"], 1.0), "EveryEntryAcked: its own rollover"
     metadata.apply(seal(2, 7, leader=2))
     metadata.apply(seal(3, 7, leader=1))  # both at once: it never saw that it was not the owner
     assert tenure.on_topic("t", metadata.topics["t"], 2.0), (
@@ -178,7 +184,9 @@ WAITS = 10.0 + config(1).failure_timeout
 
 def test_a_node_that_sees_a_topic_for_the_first_time_waits_for_the_owner_of_a_recovered_segment():
     """After a restart, or a snapshot, it does not know when the Seal was applied elsewhere: perhaps now."""
-    assert serves_from(cluster(seal(1, 7, leader=1))) == 10.0, "its last owner handed it over"
+    assert serves_from(cluster(seal(1, 7, leader=1))) == 10.0, (
+        "EveryEntryAcked: its last owner handed it over"
+    )
     assert serves_from(cluster(LOST)) >= WAITS, "AckedNotRedelivered: the owner of before may serve still"
     assert serves_from(cluster(LOST, seal(2, 7, leader=1))) >= WAITS, "AckedNotRedelivered: nor behind it"
 
@@ -188,4 +196,4 @@ def test_a_recovery_that_retention_took_away_unseen_is_waited_for_too():
     waits = serves_from(gone) >= WAITS and serves_from(gone, before=cluster()) >= WAITS
     assert waits, "AckedNotRedelivered: the owner of before may serve still"
     known = cluster(LOST, seal(2, 7, leader=1))
-    assert serves_from(gone, before=known) == 10.0, "it was waited for when it was seen"
+    assert serves_from(gone, before=known) == 10.0, "EveryEntryAcked: it was waited for when it was seen"

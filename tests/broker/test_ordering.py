@@ -67,7 +67,9 @@ def test_two_requests_are_under_way_together_if_of_one_kind_or_of_two_topics(
     order = RequestOrder()
     order.started(earlier)
     together = kind_of(earlier) is kind_of(later) or lane_of(earlier) != lane_of(later)
-    assert order.admits(later) == together
+    assert order.admits(later) == together, (
+        "ProducerOrder: requests of another kind are in progress together, or of one kind are not"
+    )
 
 
 @pytest.mark.parametrize("alone", [Leave(3), Metrics()], ids=repr)
@@ -76,17 +78,17 @@ def test_what_concerns_the_cluster_is_under_way_alone(alone: Request, other: Req
     for first, second in ((alone, other), (other, alone)):
         order = RequestOrder()
         lane = order.started(first)
-        assert not order.admits(second)
+        assert not order.admits(second), "ProducerOrder: a request overtakes the one before it"
         order.answered(lane)
-        assert order.admits(second)
+        assert order.admits(second), "ProducerOrder: a request waits for what is answered"
 
 
 def test_what_is_no_request_waits_for_nothing() -> None:
     order = RequestOrder()
     order.started(Leave(3))
-    assert order.admits(Invalid(errors.UNKNOWN_COMMAND))
+    assert order.admits(Invalid(errors.UNKNOWN_COMMAND)), "ProducerOrder: an invalid request waits for others"
     order.answered(order.started(Invalid(errors.UNKNOWN_COMMAND)))
-    assert not order.admits(Metrics()), "the LEAVE is still under way"
+    assert not order.admits(Metrics()), "ProducerOrder: the LEAVE is still under way"
 
 
 @given(st.lists(st.sampled_from(REQUESTS), max_size=40), st.data())
@@ -142,7 +144,9 @@ def test_what_follows_a_register_finds_the_topic(node: int) -> None:
     replies = client.send(
         Register("t"), Put("t", batch("one", "two")), Get("t", "", 2), Fetch("t", 1, 0, 2), Get("t", "g")
     )
-    assert replies == [b"OK", b"OK", b"OK", b"OK one", b"OK two", b"OK 1 one", b"OK 2 two", b"OK one"]
+    assert replies == [b"OK", b"OK", b"OK", b"OK one", b"OK two", b"OK 1 one", b"OK 2 two", b"OK one"], (
+        "ProducerOrder, ReadConsistency: requests of a connection overtake each other"
+    )
 
 
 @pytest.mark.parametrize("node", [1, 2, 3])
@@ -151,7 +155,9 @@ def test_a_read_sees_the_puts_before_it_and_none_behind_it(node: int) -> None:
     replies = client.send(
         Register("t"), Get("t"), Put("t", batch("one")), Get("t"), Get("t"), Put("t", batch("two"))
     )
-    assert replies == [b"OK", b"EMPTY", b"OK", b"OK one", b"EMPTY", b"OK"]
+    assert replies == [b"OK", b"EMPTY", b"OK", b"OK one", b"EMPTY", b"OK"], (
+        "ProducerOrder, ReadConsistency: requests of a connection overtake each other"
+    )
 
 
 def test_a_read_sees_the_puts_before_it_across_rollovers_and_a_failover() -> None:
@@ -161,7 +167,9 @@ def test_a_read_sees_the_puts_before_it_across_rollovers_and_a_failover() -> Non
     expected: list[bytes] = []
     for number in range(12):
         payload = b"%d" % number
-        assert client.send(Put("t", batch(payload)), Get("t")) == [b"OK", b"OK " + payload]
+        assert client.send(Put("t", batch(payload)), Get("t")) == [b"OK", b"OK " + payload], (
+            "ReadConsistency: a GET overtakes the PUT before it"
+        )
         expected.append(payload)
     leader = world.topic("t").open.leader
     survivor = next(node for node in (1, 2, 3) if node != leader)

@@ -82,9 +82,13 @@ def test_a_cursor_that_is_committed_late_ends_the_queue_of_its_group_and_says_so
     world.nodes[world.raft_leader].on_message(2, m.Propose(commands=(cursor,)), world.now)
     world.run(0.3)
     refused = b"g is read with GET"
-    assert refused in world.replies[waiting][-1]
-    assert refused in world.ask(3, Ack("t", "g", (receipt,)))[0]
-    assert world.topic("t").cursors == {"g": Position(1, 1)} and not world.topic("t").groups
+    assert refused in world.replies[waiting][-1], "Replies: a RECEIVE of a group that is read with GET"
+    assert refused in world.ask(3, Ack("t", "g", (receipt,)))[0], (
+        "Replies: an ACK of a group that is read with GET"
+    )
+    assert world.topic("t").cursors == {"g": Position(1, 1)} and not world.topic("t").groups, (
+        "CursorInBounds: a group is read in two ways"
+    )
 
 
 def test_any_node_hands_out_each_entry_once_and_acknowledged_ones_are_done():
@@ -136,7 +140,7 @@ def test_what_is_acknowledged_while_a_proposal_is_on_its_way_goes_into_the_next(
     for receipt in others:
         world.send(owner(world), Ack("t", "g", (receipt,)))
     world.until(lambda: world.topic("t").groups["g"].low == Position(1, 6))
-    assert proposed == [1, 5]
+    assert proposed == [1, 5], "EveryEntryAcked: not what was acknowledged meanwhile"
 
 
 def test_the_owner_says_what_is_out_and_how_far_behind_a_group_is():
@@ -167,8 +171,12 @@ def test_an_entry_that_is_not_acknowledged_in_time_comes_again_and_counts():
     world.run(30.1)
     second, deliveries, payload = received(receive(world, 2)[0])
     assert (deliveries, payload) == (2, b"0"), "NothingSkipped"
-    assert world.ask(1, Nack("t", "g", first)) == [b"ERR " + errors.STALE_RECEIPT.encode()]
-    assert world.ask(1, Extend("t", "g", first, 10)) == [b"ERR " + errors.STALE_RECEIPT.encode()]
+    assert world.ask(1, Nack("t", "g", first)) == [b"ERR " + errors.STALE_RECEIPT.encode()], (
+        "AckedNotRedelivered: a delivery that is over is given back"
+    )
+    assert world.ask(1, Extend("t", "g", first, 10)) == [b"ERR " + errors.STALE_RECEIPT.encode()], (
+        "AckedNotRedelivered: a delivery that is over is extended"
+    )
     ack(world, 1, first)  # late, and the work is done
     world.run(31)
     assert receive(world, 1) == [b"EMPTY"], "AckedNotRedelivered"
@@ -193,15 +201,19 @@ def test_what_is_given_back_comes_again_after_its_delay_and_what_is_extended_lat
 def test_a_receive_that_waits_is_answered_in_the_turn_in_which_the_entry_is_acknowledged():
     world = loaded(0)
     node = others(world)[0]
-    assert receive(world, node) == [b"EMPTY"]
+    assert receive(world, node) == [b"EMPTY"], "DeliveredIsPrefix: a RECEIVE gets what is not there"
     slots = [world.send(node, Receive("t", "g", 60_000)) for _ in range(3)]
     world.run(1.0)
-    assert [world.replies[slot] for slot in slots] == [[], [], []]
+    assert [world.replies[slot] for slot in slots] == [[], [], []], (
+        "Replies: a RECEIVE that may wait is answered EMPTY"
+    )
     assert not world.nodes[node].busy, "a wait keeps no node awake"
     asked = world.now
     assert world.put(owner(world), "t", "a", "b") == [b"OK", b"OK"]
     assert [received(world.replies[slot][0])[2] for slot in slots[:2]] == [b"a", b"b"], "EveryEntryAcked"
-    assert world.now - asked < 0.1 and world.replies[slots[2]] == []
+    assert world.now - asked < 0.1 and world.replies[slots[2]] == [], (
+        "Replies: not in the turn in which the entry is acknowledged"
+    )
 
 
 def test_one_that_waits_gets_what_comes_back_when_it_does_one_after_the_other():
@@ -246,7 +258,7 @@ def test_a_wait_ends_with_empty_when_it_is_over():
     receive(world, 1)
     asked = world.now
     assert receive(world, 1, wait=2_000) == [b"EMPTY"], "EveryEntryAcked"
-    assert 2.0 <= world.now - asked < 2.3
+    assert 2.0 <= world.now - asked < 2.3, "Replies: EMPTY too early, or too late"
 
 
 def test_entries_of_a_client_that_is_gone_go_to_the_next():
@@ -291,16 +303,24 @@ def test_never_more_than_the_window_is_out():
 def test_a_group_is_read_with_get_or_with_receive():
     world = loaded(3)
     take(world, 1)
-    assert world.ask(2, Get("t", "g"))[0].startswith(b"ERR group in use: g is read with RECEIVE")
-    assert world.ask(2, Get("t", "h")) == [b"OK 0"]
-    assert receive(world, 1, group="h")[0].startswith(b"ERR group in use: h is read with GET")
+    assert world.ask(2, Get("t", "g"))[0].startswith(b"ERR group in use: g is read with RECEIVE"), (
+        "DomainConsistency: a group is read in two ways"
+    )
+    assert world.ask(2, Get("t", "h")) == [b"OK 0"], "DomainConsistency: a group that is read with GET is not"
+    assert receive(world, 1, group="h")[0].startswith(b"ERR group in use: h is read with GET"), (
+        "DomainConsistency: a group is read in two ways"
+    )
     world.run(20)  # what is volatile is forgotten, what is committed is not
-    assert receive(world, 1, group="h")[0].startswith(b"ERR group in use: h is read with GET")
+    assert receive(world, 1, group="h")[0].startswith(b"ERR group in use: h is read with GET"), (
+        "DomainConsistency: a group is read in two ways"
+    )
 
 
 def test_an_unknown_topic_and_a_receipt_of_no_entry_are_errors_that_change_nothing():
     world = loaded(1)
-    assert world.ask(1, Receive("nope", "g"))[0].startswith(b"ERR unknown topic nope")
+    assert world.ask(1, Receive("nope", "g"))[0].startswith(b"ERR unknown topic nope"), (
+        "DomainConsistency: an unknown topic is read"
+    )
     stale = [b"ERR " + errors.STALE_RECEIPT.encode()]
     for receipt in (Receipt(1, 1, 0, 1), Receipt(2, 0, 0, 1), Receipt(1, 0, 3, 1)):
         assert world.ask(1, Ack("t", "g", (receipt,))) == stale, f"NothingSkipped: {receipt}"
@@ -312,7 +332,9 @@ def test_a_group_begins_with_the_first_request_that_names_it_an_ack_too():
     world = loaded(2)
     receipt = Receipt(1, 0, 0, 1)
     for change in (Nack("t", "new", receipt), Extend("t", "new", receipt, 1_000)):
-        assert world.ask(1, change) == [b"ERR " + errors.STALE_RECEIPT.encode()], "nothing of it is out"
+        assert world.ask(1, change) == [b"ERR " + errors.STALE_RECEIPT.encode()], (
+            "OutIsBounded: nothing of it is out"
+        )
     assert world.ask(1, Ack("t", "new", (receipt,))) == [b"OK"], "EveryEntryAcked"
     assert payloads(world, 1, "new") == [b"1"], "AckedNotRedelivered"
     assert payloads(world, 1, "another") == [b"0", b"1"], "NothingSkipped"
@@ -337,7 +359,7 @@ def test_seek_goes_back_and_forth_and_makes_receipts_of_before_stale():
     assert receive(world, 1) == [b"EMPTY"], "NothingSkipped"
     assert world.ask(2, Seek("t", "g", Position(1, 5)))[0].startswith(
         b"ERR invalid position: t has no place 1 5"
-    )
+    ), "MarkInBounds: a SEEK beyond the end"
     assert world.ask(2, Seek("t", "new", Position(1, 2))) == [b"OK"], "it makes the group"
     assert payloads(world, 1, "new") == [b"2", b"3"], "NothingSkipped"
 
@@ -368,7 +390,7 @@ def test_a_healthy_rollover_delivers_nothing_again():
     waiting = world.send(2, Receive("t", "g", 60_000))
     world.put(1, "t", *(f"{n}" for n in range(4, 12)))
     world.until(lambda: world.topic("t").current == 2)
-    assert not world.topic("t").segments[0].recovered
+    assert not world.topic("t").segments[0].recovered, "SealHandsOn: the rollover was not healthy"
     assert received(world.replies[waiting][0])[2] == b"4", "NothingSkipped"
     rest = [received(reply) for reply in receive(world, 3, 20) if reply != b"EMPTY"]
     assert [int(payload) for _, _, payload in rest] == list(range(5, 12)), "SealHandsOn"
@@ -432,7 +454,7 @@ def test_what_was_fetched_from_another_replica_is_read_in_its_own_segment_only()
     assert read(1, 5) == [b"b"] and not asked, "DeliveredIsPrefix"
     for place in ((2, 5), (1, 3), (1, 6)):
         assert read(*place) == [], "DeliveredIsPrefix: an entry comes in the place of another one"
-    assert asked == [(2, 5), (1, 3), (1, 6)]
+    assert asked == [(2, 5), (1, 3), (1, 6)], "DeliveredIsPrefix: read in another segment, or twice"
 
 
 def test_an_owner_without_a_lease_answers_no_ack_that_it_has_seen_committed():
@@ -496,7 +518,7 @@ def test_the_next_owner_waits_until_the_lease_of_the_last_one_is_over():
     world.kill(dead)
     world.until(lambda: world.nodes[node].metadata.topics["t"].current == 2, 20)
     sealed = world.now
-    assert world.put(node, "t", "x") == [b"OK"], "PUTs need not wait: the fence protects them"
+    assert world.put(node, "t", "x") == [b"OK"], "AckedDurable: PUTs need not wait: the fence protects them"
     waiting = world.send(node, Receive("t", "g", 20_000))
     world.until(lambda: bool(world.replies[waiting]), 20)
     assert world.now - sealed >= world.nodes[node].config.failure_timeout - 0.1, "AckedNotRedelivered"
@@ -514,7 +536,9 @@ def test_an_owner_that_is_cut_off_hands_out_nothing_and_answers_no_ack_once_its_
     assert world.replies[acked] == [b"ERR " + errors.NOT_ACKNOWLEDGED_YET.encode()] * 2, (
         "PromisedIsCommitted: an ACK is answered before it is committed"
     )
-    assert world.replies[asked] == [b"ERR " + errors.OWNER_UNREACHED.encode()]
+    assert world.replies[asked] == [b"ERR " + errors.OWNER_UNREACHED.encode()], (
+        "AckedNotRedelivered: handed out without a lease"
+    )
 
 
 def test_all_nodes_are_killed_at_once_and_the_group_goes_on_where_it_was():

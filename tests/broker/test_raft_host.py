@@ -148,7 +148,7 @@ def test_with_more_topics_than_compact_entries_a_snapshot_waits_for_as_many_entr
         bench.host.on_durable(bench.append(1, bench.last + 1), 0.0)
         if not at or bench.host.raft.log.snapshot_index != at[-1]:
             at.append(bench.host.raft.log.snapshot_index)
-    assert at[1] - at[0] == 8 > 5
+    assert at[1] - at[0] == 8 > 5, "StateMachineSafety: a snapshot too early, or never"
 
 
 def test_what_is_applied_is_told_with_the_time_of_its_turn():
@@ -158,7 +158,7 @@ def test_what_is_applied_is_told_with_the_time_of_its_turn():
     bench.host.start(lambda changes, now: told.append(now))
     bench.host.on_durable(bench.append(3, commit=0), 1.0)
     bench.append(0, commit=bench.last, now=7.0)
-    assert bench.host.applied == bench.last
+    assert bench.host.applied == bench.last, "StateMachineSafety: what is committed is not applied"
     assert told == [1.0, 7.0]
 
 
@@ -173,7 +173,9 @@ def test_a_node_is_sure_of_itself_only_when_its_doubts_are_durable():
     noted = bench.meta.write("notes", batch("t/1 is unsure"))
     assert not bench.host.doubts_are_noted, "AckedDurable: a doubt is not durable yet"
     bench.durable(bench.write())
-    assert noted <= bench.meta.durable and bench.host.doubts_are_noted
+    assert noted <= bench.meta.durable and bench.host.doubts_are_noted, (
+        "AckedDurable: sure before its doubts are durable"
+    )
 
 
 @pytest.mark.parametrize("behind", [0, 3])
@@ -187,7 +189,7 @@ def test_after_an_unclean_stop_the_copies_of_a_snapshots_open_segments_are_unsur
     after = Bench(sure=False, memory=before.memory)
     after.host.start(lambda changes, now: None)
     assert after.doubted == [("t", 2)], "AckedDurable: a copy that may be short answers as if it were whole"
-    assert Bench(memory=before.memory).doubted == []
+    assert Bench(memory=before.memory).doubted == [], "AckedDurable: doubts after an orderly stop"
 
 
 def test_so_is_that_of_a_segment_that_the_last_entry_of_the_journal_opens():
@@ -198,7 +200,7 @@ def test_so_is_that_of_a_segment_that_the_last_entry_of_the_journal_opens():
     after.durable(after.append(1, commit=after.last))
     assert after.doubted == [("t", 2)], "AckedDurable: a copy that may be short answers as if it were whole"
     after.durable(after.append(1, commit=after.last + 1, command=opens))
-    assert after.doubted == [("t", 2)], "what is opened since the power loss is whole"
+    assert after.doubted == [("t", 2)], "AckedDurable: what is opened since the power loss is whole"
 
 
 def lead(bench: Bench) -> float:
@@ -240,7 +242,9 @@ def test_a_segment_is_placed_by_the_membership_at_the_end_of_the_log() -> None:
     metadata = cast(Any, host.metadata)
     member = Member(directory_id="d", incarnation=1, raft_address="", client_address="")
     metadata.nodes = dict.fromkeys((1, 2, 3), member)
-    assert host.raft.propose_membership(Membership((1, 2)), now) is not None
+    assert host.raft.propose_membership(Membership((1, 2)), now) is not None, (
+        "EnoughReplicas: the change is not proposed"
+    )
     host.propose(RegisterTopic(topic="new", leader=2, replicas=(1, 2, 3)), now)
     placed = decode_command(host.raft.log.entry(host.raft.log.last_index).data)
     assert isinstance(placed, RegisterTopic) and set(placed.replicas) == {1, 2}, "EnoughReplicas"
@@ -253,7 +257,7 @@ def test_a_segment_that_gets_other_replicas_is_looked_at():
     bench.host.start(lambda changes, now: told.extend(changes.replica_sets))
     change = SetReplicas(topic="t", segment=1, old=(1, 3), new=(1, 2, 3))
     bench.durable(bench.append(1, commit=bench.last + 1, command=change))
-    assert told == [("t", 1)], "NoRest: the new replica does not look at what it lacks"
+    assert told == [("t", 1)], "ReplicasKept: NoRest: the new replica does not look at what it lacks"
 
 
 def test_fences_are_forgotten_once_the_checkpoint_that_has_their_seals_is_durable():
@@ -264,7 +268,9 @@ def test_fences_are_forgotten_once_the_checkpoint_that_has_their_seals_is_durabl
     checkpoint = bench.turn()
     assert bench.forgotten == [], "AckedDurable: not before the checkpoint is durable"
     bench.durable(checkpoint)
-    assert bench.forgotten == [FENCED]
+    assert bench.forgotten == [FENCED], (
+        "AckedDurable: forgotten before its Seal's checkpoint is durable, or never"
+    )
 
 
 def test_an_older_checkpoint_that_becomes_durable_ends_no_fence_of_a_later_one():
@@ -282,7 +288,7 @@ def test_an_older_checkpoint_that_becomes_durable_ends_no_fence_of_a_later_one()
     bench.durable(older)
     assert bench.forgotten == [], "AckedDurable: a fence is forgotten that no durable checkpoint makes up for"
     bench.durable(newer)
-    assert bench.forgotten == [FENCED]
+    assert bench.forgotten == [FENCED], "AckedDurable: a fence is forgotten too early, or never"
 
 
 def test_the_fence_of_an_open_segment_outlives_every_checkpoint():
@@ -308,14 +314,18 @@ def applied_at(bench: Bench, turns: int) -> list[int]:
 def test_commands_that_are_committed_together_are_applied_in_bounded_steps(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(raft_host, "MAX_APPLIED", 3)
     bench = Bench()
-    assert applied_at(bench, 3) == [3, 6, 8, 8], "seven commands, and the membership before them"
-    assert not bench.host.behind
+    assert applied_at(bench, 3) == [3, 6, 8, 8], (
+        "StateMachineSafety: seven commands, and the membership before them"
+    )
+    assert not bench.host.behind, "StateMachineSafety: what is committed waits for good"
 
 
 def test_so_are_large_ones(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(raft_host, "MAX_APPLIED_BYTES", 1)
     bench = Bench()
-    assert applied_at(bench, 8) == [1, 2, 3, 4, 5, 6, 7, 8, 8]
+    assert applied_at(bench, 8) == [1, 2, 3, 4, 5, 6, 7, 8, 8], (
+        "StateMachineSafety: large commands are applied in one step"
+    )
 
 
 def test_what_is_committed_meanwhile_is_applied_in_its_turn(monkeypatch: pytest.MonkeyPatch):
@@ -323,7 +333,7 @@ def test_what_is_committed_meanwhile_is_applied_in_its_turn(monkeypatch: pytest.
     bench = Bench()
     applied_at(bench, 0)
     bench.durable(bench.append(1, commit=bench.last + 1))
-    assert bench.host.applied == 6, "the next ones, in the order of the log"
+    assert bench.host.applied == 6, "StateMachineSafety: the next ones, in the order of the log"
 
 
 def test_a_snapshot_replaces_what_waits_to_be_applied(monkeypatch: pytest.MonkeyPatch):
@@ -333,7 +343,9 @@ def test_a_snapshot_replaces_what_waits_to_be_applied(monkeypatch: pytest.Monkey
     later = bench.install(5)
     bench.durable(bench.write(1.0))
     bench.host.go_on(2.0)
-    assert bench.host.applied == later and not bench.host.behind
+    assert bench.host.applied == later and not bench.host.behind, (
+        "StateMachineSafety: what a snapshot replaced is applied behind it"
+    )
 
 
 def test_an_image_of_metadata_that_a_snapshot_replaces_is_given_up():
@@ -378,5 +390,7 @@ def test_behind_a_snapshot_of_a_later_release_nothing_is_applied(monkeypatch: py
     bench.durable(bench.append(1, commit=bench.last + 1))
     bench.host.go_on(2.0)
     halts = [effect for effect in bench.outbox.take() if isinstance(effect, Halt)]
-    assert [halt.reason for halt in halts] == ["metadata snapshot of version 9: upgrade this node"]
-    assert bench.host.applied == 0
+    assert [halt.reason for halt in halts] == ["metadata snapshot of version 9: upgrade this node"], (
+        "StateMachineSafety: a snapshot of a later release does not stop the node"
+    )
+    assert bench.host.applied == 0, "StateMachineSafety: something is applied behind what cannot be read"

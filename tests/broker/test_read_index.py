@@ -54,7 +54,7 @@ def test_an_answer_holds_once_all_of_it_is_applied_and_not_one_entry_earlier():
     questions.apply(6)
     assert questions.fresh == [], "ReadIndex: answered before all of it is applied"
     questions.apply(7)
-    assert questions.fresh == ["a"]
+    assert questions.fresh == ["a"], "ReadConsistency: an answer does not hold although all of it is applied"
 
 
 def test_a_question_that_comes_up_while_one_is_on_its_way_does_not_join_it():
@@ -62,7 +62,7 @@ def test_a_question_that_comes_up_while_one_is_on_its_way_does_not_join_it():
     questions = Questions()
     request = questions.ask("first")
     assert request is not None
-    assert questions.ask("second") is None, "it waits"
+    assert questions.ask("second") is None, "ReadConsistency: it waits"
     questions.answer(request, 3)
     questions.apply(3)
     assert questions.fresh == ["first"], "ReadIndex: answered with an index from before the question"
@@ -76,7 +76,7 @@ def test_a_question_that_was_given_up_holds_up_no_later_one():
     assert second not in (None, first), "ReadProgress: it waits for an answer that was given up"
     questions.answer(second or 0, 7)
     questions.apply(7)
-    assert questions.fresh == ["b"]
+    assert questions.fresh == ["b"], "ReadConsistency: a question that was given up holds up the next"
 
 
 def test_an_answer_to_an_earlier_question_says_nothing_about_a_later_one():
@@ -89,10 +89,12 @@ def test_an_answer_to_an_earlier_question_says_nothing_about_a_later_one():
     assert later is not None and later != earlier
     questions.answer(earlier, 3)
     questions.apply(5)
-    assert questions.fresh == ["earlier"], "answered by a copy of what came before it was asked"
+    assert questions.fresh == ["earlier"], (
+        "ReadConsistency: answered by a copy of what came before it was asked"
+    )
     questions.answer(later, 5)
     questions.apply(5)
-    assert questions.fresh == ["earlier", "later"]
+    assert questions.fresh == ["earlier", "later"], "ReadConsistency"
 
 
 # ------------------------------------------------------------------------------------------ whole clusters
@@ -114,7 +116,7 @@ def test_a_leader_that_stepped_down_does_not_answer_what_it_was_asked_before():
     raft.role = Role.FOLLOWER
     questions.read_indexes.on_tick(0.3)
     questions.read_indexes.on_confirmed(contexts[1], 5)
-    assert not list(questions.outbox.take())
+    assert not list(questions.outbox.take()), "ReadConsistency: a leader that stepped down answers"
 
 
 def test_many_questions_share_a_round():
@@ -128,9 +130,11 @@ def test_many_questions_share_a_round():
     world.watch = watch
     slots = [world.send(3, protocol.State(f"unknown {number}")) for number in range(50)]
     world.until(lambda: all(world.replies[slot] for slot in slots))
-    assert len(asked) <= 2
-    assert all(world.replies[slot][0].startswith(b"ERR unknown topic") for slot in slots)
-    assert not world.nodes[3].requests._asking, "the next request for one of them is not held up"
+    assert len(asked) <= 2, "ReadConsistency: a round for each question"
+    assert all(world.replies[slot][0].startswith(b"ERR unknown topic") for slot in slots), "ReadConsistency"
+    assert not world.nodes[3].requests._asking, (
+        "ReadConsistency: the next request for one of them is not held up"
+    )
 
 
 def test_topic_that_another_node_just_registered_is_found():
@@ -140,10 +144,10 @@ def test_topic_that_another_node_just_registered_is_found():
     assert "t" not in world.nodes[3].metadata.topics
     slot = world.send(3, protocol.Put("t", batch("a")))
     world.step()
-    assert not world.replies[slot], "it does not know that it does not know"
+    assert not world.replies[slot], "ReadConsistency: it does not know that it does not know"
     world.cut.clear()
     world.until(lambda: bool(world.replies[slot]))
-    assert world.replies[slot] == [b"OK"]
+    assert world.replies[slot] == [b"OK"], "ReadConsistency: a topic that was registered elsewhere is unknown"
 
 
 def test_node_without_a_majority_says_so_instead_of_unknown():
@@ -151,7 +155,7 @@ def test_node_without_a_majority_says_so_instead_of_unknown():
     world.isolate(3)
     slot = world.send(3, protocol.Get("t"))
     world.until(lambda: bool(world.replies[slot]))
-    assert world.replies[slot][0].startswith(b"ERR no leader")
+    assert world.replies[slot][0].startswith(b"ERR no leader"), "ReadConsistency: unknown without a majority"
 
 
 def test_register_that_reached_no_raft_leader_was_certainly_not_done():
@@ -161,7 +165,9 @@ def test_register_that_reached_no_raft_leader_was_certainly_not_done():
     slot = world.send(3, protocol.Register("t"))
     world.until(lambda: bool(world.replies[slot]))
     [reply] = world.replies[slot]
-    assert reply == b"ERR " + protocol.errors.NO_MAJORITY.encode()
+    assert reply == b"ERR " + protocol.errors.NO_MAJORITY.encode(), (
+        "AnswersAreTrue: certainly not done, and told as unknown"
+    )
 
 
 def test_register_that_a_raft_leader_may_have_proposed_may_be_done():
@@ -171,7 +177,9 @@ def test_register_that_a_raft_leader_may_have_proposed_may_be_done():
     slot = world.send(leader, protocol.Register("t"))
     world.until(lambda: bool(world.replies[slot]))
     [reply] = world.replies[slot]
-    assert reply == b"ERR " + protocol.errors.not_registered_yet("t").encode()
+    assert reply == b"ERR " + protocol.errors.not_registered_yet("t").encode(), (
+        "AnswersAreTrue: an outcome that is unknown is told as known"
+    )
 
 
 def test_lost_questions_and_answers_are_repeated():
@@ -186,7 +194,9 @@ def test_lost_questions_and_answers_are_repeated():
 
     world.lose = lose
     (reply,) = world.ask(3, protocol.State("t"))
-    assert reply.startswith(b"ERR unknown topic") and len(lost) == 4
+    assert reply.startswith(b"ERR unknown topic") and len(lost) == 4, (
+        "ReadConsistency: a lost question is not repeated"
+    )
 
 
 def test_question_survives_a_change_of_raft_leader():
@@ -196,7 +206,9 @@ def test_question_survives_a_change_of_raft_leader():
     world.step()
     world.kill(1)
     world.until(lambda: bool(world.replies[slot]))
-    assert world.replies[slot][0].startswith(b"ERR unknown topic")
+    assert world.replies[slot][0].startswith(b"ERR unknown topic"), (
+        "ReadConsistency: a question is lost with its Raft leader"
+    )
 
 
 def test_requests_for_one_topic_stay_in_order_while_one_waits():
@@ -207,7 +219,7 @@ def test_requests_for_one_topic_stay_in_order_while_one_waits():
     world.cut.clear()
     second = world.send(3, protocol.Put("t", batch("second")))
     world.until(lambda: bool(world.replies[first] and world.replies[second]))
-    assert world.get_all(3, "t") == [b"first", b"second"]
+    assert world.get_all(3, "t") == [b"first", b"second"], "ProducerOrder: a request overtakes one that waits"
 
 
 def test_late_answers_count_however_often_the_question_was_repeated():
@@ -229,4 +241,6 @@ def test_late_answers_count_however_often_the_question_was_repeated():
             if due <= world.now:
                 late.remove((due, sender, to, message))
                 world.nodes[to].on_message(sender, message, world.now)  # type: ignore[arg-type]
-    assert world.replies[slot][0].startswith(b"ERR unknown topic")
+    assert world.replies[slot][0].startswith(b"ERR unknown topic"), (
+        "ReadConsistency: a late answer does not count"
+    )

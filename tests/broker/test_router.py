@@ -13,7 +13,7 @@ from tests.broker.world import batch, config, frames, three
 from walrus import protocol
 from walrus.broker import router
 from walrus.broker.router import MAX_FORWARD_BYTES, Router
-from walrus.segments import DeleteTopic
+from walrus.segments import DeleteTopic, RegisterTopic
 from walrus.storage.batch import Batch
 from walrus.wire import errors
 from walrus.wire import messages as m
@@ -110,9 +110,13 @@ def test_what_a_turn_brought_is_one_forward():
     bench = Bench()
     bench.put("x", "a")
     bench.put("y", "b", "c")
-    assert bench.flush() == [(1, 1, [b"a", b"b", b"c"])]
+    assert bench.flush() == [(1, 1, [b"a", b"b", b"c"])], (
+        "ProducerOrder: what a turn brought is more than one forward, or in another order"
+    )
     bench.settle(bench.last[0], 3)
-    assert bench.replies == {"x": [OK], "y": [OK, OK]} and not bench.router.busy
+    assert bench.replies == {"x": [OK], "y": [OK, OK]} and not bench.router.busy, (
+        "AnswersAreTrue: what was acknowledged is not answered"
+    )
 
 
 def test_a_client_that_asked_is_told_where_each_entry_is_and_no_other() -> None:
@@ -155,13 +159,17 @@ def test_what_waits_for_a_leader_when_its_client_gives_up_is_not_written() -> No
     bench.put("x", "a")
     bench.put("y", "b")
     bench.put("x", "c")
-    assert bench.flush() == []
+    assert bench.flush() == [], "AnswersAreTrue: sent to a leader that is not connected"
     bench.gone.add("x")
     bench.connected = {1}
     bench.router.on_connection(1, connected=True)
-    assert bench.flush() == [(1, 1, [b"b"])], "the client may have sent a and c again, through another node"
+    assert bench.flush() == [(1, 1, [b"b"])], (
+        "NoDuplicate: the client may have sent a and c again, through another node"
+    )
     bench.settle(bench.last[0], 1)
-    assert bench.replies["y"] == [OK] and not bench.router.busy
+    assert bench.replies["y"] == [OK] and not bench.router.busy, (
+        "AnswersAreTrue: what was acknowledged is not answered"
+    )
 
 
 def test_if_no_client_is_left_nothing_is_sent() -> None:
@@ -170,7 +178,9 @@ def test_if_no_client_is_left_nothing_is_sent() -> None:
     bench.put("x", "a")
     bench.gone.add("x")
     bench.connected = {1}
-    assert bench.flush() == [] and not bench.router.busy and bench.router.waiting_bytes == 0
+    assert bench.flush() == [] and not bench.router.busy and bench.router.waiting_bytes == 0, (
+        "NoDuplicate: an entry of a client that has given up is sent, or counted for good"
+    )
 
 
 def test_outcomes_that_are_known_early_wait_for_those_before():
@@ -182,9 +192,9 @@ def test_outcomes_that_are_known_early_wait_for_those_before():
     bench.flush()
     (second,) = bench.last
     bench.settle(second, 1)
-    assert bench.replies == {}
+    assert bench.replies == {}, "AnsweredInOrder: the one before it has no answer yet"
     bench.settle(first, 1)
-    assert bench.replies == {"x": [OK], "y": [OK]}
+    assert bench.replies == {"x": [OK], "y": [OK]}, "AnsweredInOrder: an outcome that is known is not told"
 
 
 def test_what_a_sealing_leader_hands_back_goes_first_to_the_next():
@@ -202,7 +212,9 @@ def test_what_a_sealing_leader_hands_back_goes_first_to_the_next():
     bench.settle(first, 2, refused=True)
     assert bench.flush() == [(2, 2, [b"c", b"d", b"e"])], "ProducerOrder: what came back goes last"
     bench.settle(bench.last[0], 3)
-    assert bench.replies == {"x": [OK] * 3, "y": [OK], "z": [OK]}
+    assert bench.replies == {"x": [OK] * 3, "y": [OK], "z": [OK]}, (
+        "AnswersAreTrue: what was acknowledged is not answered"
+    )
 
 
 def test_segment_that_refused_is_sent_nothing_more():
@@ -213,7 +225,7 @@ def test_segment_that_refused_is_sent_nothing_more():
     bench.put("y", "b")
     assert bench.flush() == [], "ProducerOrder: sent to a segment that takes nothing more"
     bench.sealed(1, 0, leader=3)
-    assert bench.flush() == [(3, 2, [b"a", b"b"])]
+    assert bench.flush() == [(3, 2, [b"a", b"b"])], "ProducerOrder: what came back goes last, or is lost"
 
 
 def test_a_put_that_a_later_one_has_overtaken_is_refused_and_never_written_behind_it():
@@ -226,7 +238,7 @@ def test_a_put_that_a_later_one_has_overtaken_is_refused_and_never_written_behin
     (second,) = bench.last
     bench.settle(first, 1, refused=True)  # b comes back ...
     bench.settle(second, 1)  # ... and c is written
-    assert bench.replies["y"] == [OK]
+    assert bench.replies["y"] == [OK], "AnswersAreTrue: what was acknowledged is not answered"
     assert bench.replies["x"] == [OK, b"ERR " + errors.OVERTAKEN.encode()], "ProducerOrder: b behind c"
     bench.sealed(1, 2, leader=2)
     bench.put("z", "d")
@@ -250,7 +262,9 @@ def test_an_outcome_that_is_known_is_told_whatever_becomes_of_those_before_it(ho
         bench.metadata.apply(DeleteTopic(topic="t", born=1))
         bench.router.on_topic("t")
     bench.tick(config().put_timeout + 0.1 if how == "too late" else 0.0)
-    assert b"unknown" in bench.replies["x"][0] or how != "disconnected"
+    assert b"unknown" in bench.replies["x"][0] or how != "disconnected", (
+        "AnswersAreTrue: an outcome that is unknown is told as known"
+    )
     assert bench.replies["y"] == [OK], "AnswersAreTrue: what was acknowledged is answered as unknown"
 
 
@@ -266,10 +280,48 @@ def test_failover_makes_outcomes_unknown_and_says_so_at_once(how: str):
         bench.router.on_connection(1, False)
         bench.take()
     bench.sealed(1, 0, leader=2, recovered=True)
-    assert len(bench.replies["x"]) == 2 and all(b"unknown" in reply for reply in bench.replies["x"])
-    assert bench.flush() == [(2, 2, [b"c"])], "only what was never sent"
+    assert len(bench.replies["x"]) == 2 and all(b"unknown" in reply for reply in bench.replies["x"]), (
+        "AnswersAreTrue: an outcome that is unknown is told as known"
+    )
+    assert bench.flush() == [(2, 2, [b"c"])], "NoDuplicate: only what was never sent"
     bench.settle(late, 2)
-    assert len(bench.replies["x"]) == 2, "a late outcome changes nothing"
+    assert len(bench.replies["x"]) == 2, "AnswersAreTrue: a late outcome changes nothing"
+
+
+def test_what_is_on_its_way_to_a_deleted_topic_has_an_answer_also_if_its_name_is_registered_at_once():
+    bench = Bench()
+    bench.put("x", "a")
+    bench.flush()
+    bench.metadata.apply(DeleteTopic(topic="t", born=1))
+    bench.metadata.apply(RegisterTopic(topic="t", leader=1, replicas=(1, 2, 3), number=2))
+    bench.router.on_topic("t")
+    bench.take()
+    told = bench.replies.get("x", [b"nothing"])[0]
+    assert b"unknown" in told, "AnswersAreTrue: what went with its topic waits for an outcome"
+
+
+def test_what_came_back_from_a_topic_that_is_gone_has_an_answer():
+    bench = Bench()
+    bench.put("x", "a")
+    bench.flush()
+    bench.settle(bench.last[0], 0, refused=True)
+    bench.metadata.apply(DeleteTopic(topic="t", born=1))
+    bench.router.on_topic("t")
+    bench.take()
+    told = bench.replies.get("x", [b"nothing"])[0]
+    assert told.startswith(b"ERR unknown topic t"), (
+        "AnswersAreTrue: what came back waits for a topic that is gone"
+    )
+
+
+def test_what_came_back_is_not_forgotten_by_a_tick_before_it_is_sent_on():
+    bench = Bench()
+    bench.put("x", "a")
+    bench.flush()
+    bench.settle(bench.last[0], 0, refused=True)
+    bench.tick(0.1)
+    bench.sealed(1, 0, leader=2)
+    assert bench.flush() == [(2, 2, [b"a"])], "AnswersAreTrue: what came back has no answer, ever"
 
 
 def test_silence_makes_the_outcome_unknown_at_the_deadline():
@@ -277,10 +329,12 @@ def test_silence_makes_the_outcome_unknown_at_the_deadline():
     bench.put("x", "a")
     bench.flush()
     bench.tick(config().put_timeout - 0.1)
-    assert bench.replies == {}
+    assert bench.replies == {}, "AnswersAreTrue: given up before its deadline"
     bench.tick(0.2)
     (reply,) = bench.replies["x"]
-    assert reply.startswith(b"ERR timeout") and b"may have been written" in reply
+    assert reply.startswith(b"ERR timeout") and b"may have been written" in reply, (
+        "AnswersAreTrue: an outcome that is unknown is told as known"
+    )
 
 
 def test_no_put_is_given_up_before_its_deadline_for_one_that_was_there_before_it():
@@ -291,21 +345,21 @@ def test_no_put_is_given_up_before_its_deadline_for_one_that_was_there_before_it
     bench.put("y", "b")
     bench.connected.add(1)
     bench.router.on_connection(1, True)
-    assert bench.flush() == [(1, 1, [b"a", b"b"])], "both were waiting"
+    assert bench.flush() == [(1, 1, [b"a", b"b"])], "ProducerOrder: both were waiting"
     bench.tick(config().put_timeout - 0.5)
     assert bench.replies == {}, "AnswersAreTrue: it has half a second left"
     bench.settle(bench.last[0], 2)
-    assert bench.replies == {"x": [OK], "y": [OK]}
+    assert bench.replies == {"x": [OK], "y": [OK]}, "AnswersAreTrue: what was acknowledged is not answered"
 
 
 def test_put_that_was_never_sent_was_certainly_not_written():
     bench = Bench()
     bench.connected.clear()
     bench.put("x", "a")
-    assert bench.flush() == []
+    assert bench.flush() == [], "AnswersAreTrue: sent to a leader that is not connected"
     bench.tick(60)
     (reply,) = bench.replies["x"]
-    assert b"nothing was written" in reply
+    assert b"nothing was written" in reply, "AnswersAreTrue: certainly not written, and told as unknown"
 
 
 def test_waiting_puts_go_when_the_leader_is_connected():
@@ -315,7 +369,9 @@ def test_waiting_puts_go_when_the_leader_is_connected():
     bench.flush()
     bench.connected.add(1)
     bench.router.on_connection(1, True)
-    assert bench.flush() == [(1, 1, [b"a"])]
+    assert bench.flush() == [(1, 1, [b"a"])], (
+        "EveryPubAnswered: what waits is not sent to a leader that is connected"
+    )
 
 
 def test_leader_that_restarted_is_sent_nothing_for_its_old_segment():
@@ -324,7 +380,7 @@ def test_leader_that_restarted_is_sent_nothing_for_its_old_segment():
     bench.put("x", "a")
     assert bench.flush() == [], "SingleWriter: it leads that segment no more, and the outcome is unknown"
     bench.sealed(1, 0, leader=1, recovered=True)
-    assert bench.flush() == [(1, 2, [b"a"])]
+    assert bench.flush() == [(1, 2, [b"a"])], "EveryPubAnswered: what waits is not sent to the next leader"
 
 
 def test_leader_that_says_itself_that_it_restarted_is_sent_nothing_for_its_old_segment():
@@ -335,7 +391,7 @@ def test_leader_that_says_itself_that_it_restarted_is_sent_nothing_for_its_old_s
     assert bench.flush() == [], "SingleWriter: it leads that segment no more, and the outcome is unknown"
     bench.metadata.apply(announce(1, 2))
     bench.sealed(1, 0, leader=1, recovered=True)
-    assert bench.flush() == [(1, 2, [b"a"])]
+    assert bench.flush() == [(1, 2, [b"a"])], "EveryPubAnswered: what waits is not sent to the next leader"
 
 
 def test_error_of_the_leader_reaches_the_client():
@@ -343,7 +399,9 @@ def test_error_of_the_leader_reaches_the_client():
     bench.put("x", "a", "b")
     bench.flush()
     bench.settle(bench.last[0], 0, error="not written: the disk is full")
-    assert bench.replies["x"] == [b"ERR not written: the disk is full"] * 2
+    assert bench.replies["x"] == [b"ERR not written: the disk is full"] * 2, (
+        "AnswersAreTrue: the leader's error is told otherwise"
+    )
 
 
 @pytest.mark.parametrize(("sender", "number"), [(2, 1), (1, 77)])
@@ -358,7 +416,7 @@ def test_answer_of_a_stranger_or_to_no_question_is_ignored(sender: int, number: 
         m.ForwardReply(request=1, topic="unknown", segment=1, taken=1, acked=1, refused=False, error=""),
     )
     bench.take()
-    assert bench.replies == {}
+    assert bench.replies == {}, "AnswersAreTrue: an answer to another question, or of another node, counts"
 
 
 def test_too_much_waiting_is_refused_and_goes_on_when_there_is_room():
@@ -366,11 +424,11 @@ def test_too_much_waiting_is_refused_and_goes_on_when_there_is_room():
     bench.put("x", "123456")
     bench.put("y", "7")
     bench.take()
-    assert bench.replies["y"][0].startswith(b"ERR ")
+    assert bench.replies["y"][0].startswith(b"ERR "), "AnswersAreTrue: more waits than may"
     bench.flush()
     bench.settle(bench.last[0], 1)
     bench.put("z", "8")
-    assert bench.flush() == [(1, 1, [b"8"])]
+    assert bench.flush() == [(1, 1, [b"8"])], "EveryPubAnswered: refused although there is room"
 
 
 def test_window_bounds_what_is_on_its_way():
@@ -414,7 +472,7 @@ def test_a_forward_that_is_full_takes_no_further_put(monkeypatch: pytest.MonkeyP
     bench = Bench()
     bench.put("x", "a")
     bench.put("y", "b")
-    assert bench.flush() == [(1, 1, [b"a"]), (1, 1, [b"b"])]
+    assert bench.flush() == [(1, 1, [b"a"]), (1, 1, [b"b"])], "ProducerOrder: a forward beyond its bound"
 
 
 def test_idle_routes_are_forgotten():
@@ -423,7 +481,7 @@ def test_idle_routes_are_forgotten():
     bench.flush()
     bench.settle(bench.last[0], 1)
     bench.tick(0.1)
-    assert not bench.router._routes and bench.router.waiting_bytes == 0
+    assert not bench.router._routes and bench.router.waiting_bytes == 0, "a route of nothing is kept"
 
 
 @given(st.data())
@@ -462,9 +520,9 @@ def test_acknowledged_puts_of_one_client_are_in_the_order_they_were_sent(data: s
                     bench.sealed(current, 0, leader=current % 3 + 1)
                     open_for[current + 1] = True
     numbers = [int(entry) for entry in written]
-    assert numbers == sorted(set(numbers)), "each once, and in order"
+    assert numbers == sorted(set(numbers)), "NoDuplicate, ProducerOrder: each once, and in order"
     acknowledged = bench.replies.get("x", []).count(OK)
-    assert numbers[:acknowledged] == list(range(acknowledged))
+    assert numbers[:acknowledged] == list(range(acknowledged)), "AckedDurable: acknowledged, and not there"
 
 
 # --- whole nodes ---
@@ -487,8 +545,10 @@ def test_order_of_one_producer_through_rollovers_and_lost_messages(loss: float):
     world.lose = lambda sender, to, message: False
     got = [int(entry) for entry in world.get_all(1, "t")]
     acknowledged = [number for number, slot in enumerate(slots) if world.replies[slot] == [OK]]
-    assert got == sorted(set(got)) and set(acknowledged) <= set(got)
-    assert loss or acknowledged == list(range(60))
+    assert got == sorted(set(got)) and set(acknowledged) <= set(got), (
+        "NoDuplicate, ProducerOrder, AckedDurable"
+    )
+    assert loss or acknowledged == list(range(60)), "EveryPubAnswered: not acknowledged, and nothing was lost"
 
 
 def test_put_follows_a_registration_on_another_node():
@@ -510,4 +570,4 @@ def test_next_leader_dies_before_its_first_append_again_and_again():
         world.until(lambda before=before: world.topic("t").current > before)
     world.until(lambda: all(node.ready for node in world.nodes.values()))
     assert world.put(2, "t", "b") == [OK]
-    assert world.get_all(3, "t") == [b"a", b"b"]
+    assert world.get_all(3, "t") == [b"a", b"b"], "ProducerOrder, AckedDurable"

@@ -101,7 +101,9 @@ def test_applying_a_command_twice_changes_nothing(command: Command):
 
 @pytest.mark.parametrize("command", ALL, ids=lambda command: type(command).__name__)
 def test_command_survives_its_encoding(command: Command):
-    assert decode_command(encode_command(command)) == command
+    assert decode_command(encode_command(command)) == command, (
+        "StateMachineSafety: a command is another one after its encoding"
+    )
 
 
 def test_command_of_another_version_or_kind_is_not_guessed_at():
@@ -120,7 +122,9 @@ def test_announce_rises_with_the_incarnation():
     metadata = cluster()
     metadata.apply(announce(2, 5))
     metadata.apply(announce(2, 4))
-    assert metadata.nodes[2].incarnation == 5 and metadata.nodes[2].raft_address == "raft 2.5"
+    assert metadata.nodes[2].incarnation == 5 and metadata.nodes[2].raft_address == "raft 2.5", (
+        "SingleWriter: an earlier start of a node counts"
+    )
 
 
 @given(st.integers(0, 50), st.integers(0, 3), st.integers(0, 50), st.integers(0, 3))
@@ -150,7 +154,7 @@ def test_node_that_was_removed_comes_back_only_by_joining():
     assert 4 not in metadata.nodes, "SingleWriter"
     metadata.apply(announce(4, 0))
     metadata.apply(announce(4, 7))
-    assert metadata.nodes[4].incarnation == 7
+    assert metadata.nodes[4].incarnation == 7, "SingleWriter: a node that joined anew cannot start"
 
 
 def test_founder_announces_itself():
@@ -161,12 +165,14 @@ def test_founder_announces_itself():
 
 def test_last_node_that_stays_cannot_be_marked_leaving():
     metadata = cluster(MarkLeaving(node_id=1), MarkLeaving(node_id=2), MarkLeaving(node_id=3))
-    assert [node.leaving for node in metadata.nodes.values()] == [True, True, False]
+    assert [node.leaving for node in metadata.nodes.values()] == [True, True, False], (
+        "DomainConsistency: no node stays"
+    )
 
 
 def test_leaving_survives_a_restart_of_the_node():
     metadata = cluster(MarkLeaving(node_id=2), announce(2, 8))
-    assert metadata.nodes[2].leaving
+    assert metadata.nodes[2].leaving, "DomainConsistency: a restart takes back a LEAVE"
 
 
 def test_node_is_removed_only_when_no_segment_needs_it():
@@ -174,17 +180,19 @@ def test_node_is_removed_only_when_no_segment_needs_it():
     assert 3 in metadata.nodes, "DomainConsistency: a replica that is no member"
     metadata.apply(SetReplicas(topic="t", segment=1, old=(1, 2, 3), new=(1, 2)))
     metadata.apply(RemoveNode(node_id=3))
-    assert 3 not in metadata.nodes
+    assert 3 not in metadata.nodes, "DomainConsistency: a node stays that no segment needs"
 
 
 def test_what_was_meant_for_a_removed_node_leaves_its_successor_alone():
     """Proposals are repeated until their effect is seen: one may come when the next node is there already."""
     metadata = cluster(announce(4, 0), RemoveNode(node_id=4, directory_id="d4"))
-    assert 4 not in metadata.nodes
+    assert 4 not in metadata.nodes, "DomainConsistency: a node stays that no segment needs"
     metadata.apply(announce(4, incarnation=0, directory="a new disk"))
     metadata.apply(MarkLeaving(node_id=4, directory_id="d4"))
     metadata.apply(RemoveNode(node_id=4, directory_id="d4"))
-    assert metadata.nodes[4].directory_id == "a new disk" and not metadata.nodes[4].leaving
+    assert metadata.nodes[4].directory_id == "a new disk" and not metadata.nodes[4].leaving, (
+        "OnlyWhatWasMeant: what was meant for an earlier node hits the next one"
+    )
 
 
 # --- topics and segments ---
@@ -206,7 +214,7 @@ def test_segment_needs_members_with_its_leader_among_them_and_each_once(replicas
 
 def test_of_two_seals_one_wins():
     metadata = cluster()
-    assert metadata.apply(seal(1, 7)) == "t"
+    assert metadata.apply(seal(1, 7)) == "t", "SealedStable: the open segment is not sealed"
     assert metadata.apply(seal(1, 9, leader=3)) is None, "SealedStable: sealed twice"
     topic = metadata.topics["t"]
     assert (topic.segments[0].count, topic.open.leader, topic.sealed_total) == (7, 2, 7), "SealedStable"
@@ -243,15 +251,21 @@ def test_replicas_change_only_where_they_are_what_they_were():
     assert metadata.apply(SetReplicas(topic="t", segment=2, old=(1, 2, 3), new=(1, 2))) is None, (
         "SealedStable: an open segment keeps its replicas"
     )
-    assert metadata.apply(SetReplicas(topic="t", segment=1, old=(1, 2, 3), new=(1, 2))) == "t"
+    assert metadata.apply(SetReplicas(topic="t", segment=1, old=(1, 2, 3), new=(1, 2))) == "t", (
+        "SealedStable: replicas do not change that may"
+    )
     assert metadata.topics["t"].segments[0].replicas == (1, 2), "SealedStable"
 
 
 def test_replicas_change_only_to_the_directories_that_showed_their_copies():
     """Committed late, the change names a node that has come back under its id with an empty directory."""
     metadata = cluster(announce(4, 0), announce(4), seal(1, 7))
-    assert metadata.directories((1, 4)) == ("d1", "d4")
-    assert metadata.directories((1, 9)) is metadata.directories((1, 1)) is None
+    assert metadata.directories((1, 4)) == ("d1", "d4"), (
+        "SealedStable: other directories than those of the nodes"
+    )
+    assert metadata.directories((1, 9)) is metadata.directories((1, 1)) is None, (
+        "DomainConsistency: directories of what is no member, or named twice"
+    )
     change = SetReplicas(topic="t", segment=1, old=(1, 2, 3), new=(1, 4), directories=("d1", "d4"))
     again = msgspec.structs.replace(change, directories=("d1", "empty"))
     assert metadata.apply(again) is None, "SealedStable: node 4 of that name holds nothing"
@@ -259,7 +273,7 @@ def test_replicas_change_only_to_the_directories_that_showed_their_copies():
     metadata.apply(announce(4, 0, "empty"))
     metadata.apply(announce(4, 1, "empty"))
     assert metadata.apply(change) is None, "SealedStable: what showed its copy is gone"
-    assert metadata.apply(again) == "t"
+    assert metadata.apply(again) == "t", "SealedStable: replicas do not change that may"
 
 
 # --- cursors ---
@@ -438,12 +452,14 @@ def test_a_group_is_of_one_kind_and_both_kinds_count_towards_the_limit():
     assert acknowledge(metadata, (1, 0, 1), group="c") == Acknowledged(), "NothingSkipped"
     acknowledge(metadata, (1, 0, 1))
     metadata.apply(CommitCursors(cursors={"t": {"g": Position(1, 1)}}))
-    assert "g" not in metadata.topics["t"].cursors
+    assert "g" not in metadata.topics["t"].cursors, "CursorInBounds: a group is read in two ways"
     for number in range(MAX_GROUPS):
         acknowledge(metadata, (1, 0, 1), group=f"g{number}")
     metadata.apply(CommitCursors(cursors={"t": {"late": Position(1, 1)}}))
     topic = metadata.topics["t"]
-    assert len(topic.groups) + len(topic.cursors) == MAX_GROUPS and "late" not in topic.cursors
+    assert len(topic.groups) + len(topic.cursors) == MAX_GROUPS and "late" not in topic.cursors, (
+        "TypeOK: more groups than there may be"
+    )
 
 
 @pytest.mark.parametrize("bad", [(1, 3, 3), (1, -1, 2), (2, 0, 1), (0, 0, 1)])
@@ -455,32 +471,44 @@ def test_acknowledgements_that_make_no_sense_change_nothing(bad: tuple[int, int,
 def test_what_has_no_work_queue_is_written_so_that_the_release_before_reads_it():
     metadata = queue()
     metadata.apply(CommitCursors(cursors={"t": {"c": Position(1, 1)}}))
-    assert msgspec.msgpack.decode(metadata.snapshot())["version"] == FIRST_VERSION
-    assert msgspec.msgpack.decode(encode_command(seal(1, 2)))[0] == FIRST_VERSION
+    assert msgspec.msgpack.decode(metadata.snapshot())["version"] == FIRST_VERSION, (
+        "StateMachineSafety: an earlier release could not read what it knows"
+    )
+    assert msgspec.msgpack.decode(encode_command(seal(1, 2)))[0] == FIRST_VERSION, (
+        "StateMachineSafety: an earlier release could not read what it knows"
+    )
     acknowledge(metadata, (1, 0, 1))
-    assert msgspec.msgpack.decode(metadata.snapshot())["version"] == QUEUES_VERSION
+    assert msgspec.msgpack.decode(metadata.snapshot())["version"] == QUEUES_VERSION, (
+        "StateMachineSafety: an earlier release would drop what groups have done"
+    )
     later = [
         CommitGroups(groups={"t": {"g": done((1, 0, 1))}}),
         MoveGroup(topic="t", group="g", generation=0, to=START),
         seal(1, 2, groups={"g": done((1, 0, 1))}),
     ]
     for command in later:
-        assert msgspec.msgpack.decode(encode_command(command))[0] == QUEUES_VERSION, "refused if unknown"
-        assert decode_command(encode_command(command)) == command
+        assert msgspec.msgpack.decode(encode_command(command))[0] == QUEUES_VERSION, (
+            "StateMachineSafety: refused if unknown"
+        )
+        assert decode_command(encode_command(command)) == command, "StateMachineSafety"
 
 
 def test_a_seal_says_how_far_the_producers_of_all_segments_have_come():
     metadata = queue()
     first = seal(1, 2, producers={"x": LastNumber(1, 50), "y": LastNumber(0, 60)})
-    assert msgspec.msgpack.decode(encode_command(first))[0] == RETENTION_VERSION, "refused if unknown"
-    assert decode_command(encode_command(first)) == first
+    assert msgspec.msgpack.decode(encode_command(first))[0] == RETENTION_VERSION, (
+        "StateMachineSafety: refused if unknown"
+    )
+    assert decode_command(encode_command(first)) == first, "StateMachineSafety"
     metadata.apply(first)
     metadata.apply(seal(2, 1, producers={"x": LastNumber(2, 70)}))
     known = {"x": LastNumber(2, 70), "y": LastNumber(0, 60)}
     assert metadata.topics["t"].producers == known, "NoDuplicateAppend: a producer is forgotten"
     metadata.apply(seal(2, 1, producers={"x": LastNumber(9, 99)}))
     assert metadata.topics["t"].producers == known, "NoDuplicateAppend: a Seal that comes too late counts"
-    assert msgspec.msgpack.decode(metadata.snapshot())["version"] == RETENTION_VERSION
+    assert msgspec.msgpack.decode(metadata.snapshot())["version"] == RETENTION_VERSION, (
+        "StateMachineSafety: an earlier release would drop producers"
+    )
     again = Metadata()
     again.restore(metadata.snapshot())
     assert again.topics["t"].producers == known, "NoDuplicateAppend: a snapshot forgets producers"
@@ -494,9 +522,13 @@ def test_what_the_release_before_has_written_is_read():
     metadata.restore(
         msgspec.msgpack.encode({"version": FIRST_VERSION, "nodes": [], "topics": [("t", old_topic)]})
     )
-    assert metadata.topics["t"].groups == {} and metadata.topics["t"].cursors == {"c": Position(1, 1)}
+    assert metadata.topics["t"].groups == {} and metadata.topics["t"].cursors == {"c": Position(1, 1)}, (
+        "StateMachineSafety: a snapshot of an earlier release is read otherwise"
+    )
     old_seal = ["Seal", "t", 1, 4, [1, 2], 2, [1, 2, 3], {}, False]
-    assert decode_command(msgspec.msgpack.encode((FIRST_VERSION, old_seal))) == seal(1, 4)
+    assert decode_command(msgspec.msgpack.encode((FIRST_VERSION, old_seal))) == seal(1, 4), (
+        "StateMachineSafety: a command of an earlier release is read otherwise"
+    )
 
 
 PLACES = st.sets(st.builds(Position, st.integers(1, 2), st.integers(0, 9)))
@@ -557,25 +589,39 @@ def test_what_a_recovery_gave_up_is_done_no_more(above: set[Position], end: Posi
 
 def test_what_a_member_has_announced_that_it_knows_bounds_what_all_know() -> None:
     metadata = cluster()
-    assert metadata.all_know == UNTOLD and metadata.older_than(UNTOLD) == []
+    assert metadata.all_know == UNTOLD and metadata.older_than(UNTOLD) == [], (
+        "DomainConsistency: an upgrade is not noticed"
+    )
     metadata.apply(msgspec.structs.replace(announce(2, 2), knows=2))
-    assert metadata.all_know == 2 and metadata.older_than(3) == [2]
+    assert metadata.all_know == 2 and metadata.older_than(3) == [2], (
+        "DomainConsistency: an upgrade is not noticed"
+    )
     metadata.apply(msgspec.structs.replace(announce(4, 0), knows=1))
-    assert metadata.all_know == 2, "it has read nothing yet"
+    assert metadata.all_know == 2, "DomainConsistency: it has read nothing yet"
     restored = Metadata()
     restored.restore(metadata.snapshot())
-    assert restored.all_know == 2 and restored.older_than(3) == [2]
+    assert restored.all_know == 2 and restored.older_than(3) == [2], (
+        "DomainConsistency: a snapshot forgets what nodes know"
+    )
     metadata.apply(msgspec.structs.replace(announce(4, 1), knows=1))
-    assert metadata.all_know == 1 and metadata.older_than(3) == [2, 4]
+    assert metadata.all_know == 1 and metadata.older_than(3) == [2, 4], (
+        "DomainConsistency: a downgrade is not noticed"
+    )
     metadata.apply(RemoveNode(node_id=4))
     for node in (1, 2, 3):
         metadata.apply(msgspec.structs.replace(announce(node, 3), knows=VERSION))
-    assert metadata.all_know == VERSION and metadata.older_than(VERSION) == []
+    assert metadata.all_know == VERSION and metadata.older_than(VERSION) == [], (
+        "DomainConsistency: a node that is removed holds up an upgrade"
+    )
     metadata.check_invariants()
 
 
 def test_a_release_that_does_not_tell_what_it_knows_reads_who_does_and_is_read() -> None:
     told = msgspec.structs.replace(announce(2), knows=9)
     version, command = msgspec.msgpack.decode(encode_command(told))
-    assert version == FIRST_VERSION and command[-1] == 9, "it comes last, where an earlier release stops"
-    assert decode_command(msgspec.msgpack.encode((version, command[:-1]))) == announce(2)
+    assert version == FIRST_VERSION and command[-1] == 9, (
+        "StateMachineSafety: it comes last, where an earlier release stops"
+    )
+    assert decode_command(msgspec.msgpack.encode((version, command[:-1]))) == announce(2), (
+        "StateMachineSafety"
+    )

@@ -36,7 +36,7 @@ def test_silent_leader_is_replaced_after_the_failure_timeout_and_not_before():
     world.isolate(leader)
     began = world.now
     world.until(lambda: world.topic(name).current == 2)
-    assert 1.9 <= world.now - began <= 3.0
+    assert 1.9 <= world.now - began <= 3.0, "FailoverProgress: too early, or too late"
 
 
 def test_dead_leader_is_replaced_at_once():
@@ -57,7 +57,7 @@ def test_healthy_cluster_has_no_failover():
     for number in range(50):
         assert world.put(number % 3 + 1, "t", f"{number}") == [OK]
     world.run(20)
-    assert world.topic("t").current == 1
+    assert world.topic("t").current == 1, "SingleWriter: a failover of a leader that is alive"
 
 
 def test_nodes_that_could_not_be_heard_because_all_were_asleep_are_not_taken_for_dead():
@@ -67,7 +67,9 @@ def test_nodes_that_could_not_be_heard_because_all_were_asleep_are_not_taken_for
     world.register(name)
     world.now += 10.0
     world.run(1.0)
-    assert world.topic(name).current == 1, "a failover of a leader that was not heard while nothing was"
+    assert world.topic(name).current == 1, (
+        "SingleWriter: a failover of a leader that was not heard while nothing was"
+    )
 
 
 def test_a_new_raft_leader_gives_every_node_time_to_answer():
@@ -83,7 +85,9 @@ def test_a_new_raft_leader_gives_every_node_time_to_answer():
     world.run(0.5)
     world.lose = lambda sender, to, message: False
     world.run(1.0)
-    assert world.topic(name).current == 1, "a failover of a leader that a new Raft leader has yet to hear"
+    assert world.topic(name).current == 1, (
+        "SingleWriter: a failover of a leader that a new Raft leader has yet to hear"
+    )
 
 
 def test_a_node_does_not_vote_before_its_start_is_known():
@@ -112,14 +116,16 @@ def test_only_a_minority_left_seals_nothing_and_heals():
             world.kill(node)
     slot = world.send(left, protocol.Put("t", batch("b")))
     world.run(10)
-    assert world.replies[slot][0].startswith(b"ERR ") and world.topic("t").current == 1
+    assert world.replies[slot][0].startswith(b"ERR ") and world.topic("t").current == 1, (
+        "AckedDurable: a minority acknowledges, or seals"
+    )
     for node in (1, 2, 3):
         if node != left:
             world.start(node)
     world.until(lambda: all(c.ready for c in world.nodes.values()))
-    assert world.put(left, "t", "c") == [OK]
+    assert world.put(left, "t", "c") == [OK], "FailoverProgress: a cluster that is whole again takes nothing"
     got = world.get_all(left, "t")
-    assert got[0] == b"a" and got[-1] == b"c"
+    assert got[0] == b"a" and got[-1] == b"c", "AckedDurable, ProducerOrder"
 
 
 def test_segments_of_a_cluster_that_grows_get_their_replicas():
@@ -132,7 +138,7 @@ def test_segments_of_a_cluster_that_grows_get_their_replicas():
     for node in (2, 3):
         world.join(node)
     world.until(lambda: all(len(segment.replicas) == 3 for segment in world.topic("t").segments))
-    assert world.get_all(3, "t") == [b"a"]
+    assert world.get_all(3, "t") == [b"a"], "AckedDurable"
 
 
 def test_a_learner_that_is_dropped_takes_no_other_learner_along(monkeypatch: pytest.MonkeyPatch):
@@ -143,7 +149,9 @@ def test_a_learner_that_is_dropped_takes_no_other_learner_along(monkeypatch: pyt
         supervisor, "_change", lambda voters, learners, now: changes.append((voters, learners))
     )
     supervisor._remove(4, Membership((1, 2, 3), (4, 5)), world.now)
-    assert changes == [((1, 2, 3), (5,))]
+    assert changes == [((1, 2, 3), (5,))], (
+        "DomainConsistency: another learner goes with the one that is dropped"
+    )
 
 
 def test_a_voter_that_is_down_keeps_its_place_in_new_replica_sets():
@@ -158,7 +166,9 @@ def test_a_voter_that_is_down_keeps_its_place_in_new_replica_sets():
     assert world.put(up, "t", "a", "b", "c") == [b"OK"] * 3
     world.until(lambda: world.topic("t").current >= 2)
     for segment in (*world.topic("t").segments, world.topic("u").open):
-        assert sorted(segment.replicas) == [1, 2, 3], "Replicas: a voter that is down holds none"
+        assert sorted(segment.replicas) == [1, 2, 3], (
+            "EnoughReplicas: Replicas: a voter that is down holds none"
+        )
         assert segment.leader != down, "OpenLeaderMatchesMap: it opens at a node that is down"
 
 
@@ -175,8 +185,10 @@ def test_raft_leaders_replication_factor_takes_one_rollover_whoever_leads(factor
         world.register(f"t{number}", node=number % 3 + 1)
     world.run(6)
     topics = [world.topic(f"t{number}") for number in range(6)]
-    assert max(topic.current for topic in topics) <= 2
-    assert min(len(topic.open.replicas) for topic in topics) >= factors[world.raft_leader - 1]
+    assert max(topic.current for topic in topics) <= 2, "EnoughReplicas: a row of empty segments"
+    assert min(len(topic.open.replicas) for topic in topics) >= factors[world.raft_leader - 1], (
+        "EnoughReplicas"
+    )
 
 
 def test_two_nodes_join_at_once():
@@ -190,7 +202,9 @@ def test_two_nodes_join_at_once():
         )
         world.nodes[1].on_join(join, world.now)
     world.until(lambda: all(c.ready for c in world.nodes.values()))
-    assert world.nodes[1].raft.membership.voters == (1, 2, 3)
+    assert world.nodes[1].raft.membership.voters == (1, 2, 3), (
+        "DomainConsistency: a node that joined is no voter"
+    )
 
 
 @pytest.mark.parametrize("how", ["cut off", "restarted"])
@@ -218,10 +232,18 @@ def test_node_that_was_away_follows_a_leader_that_joined_meanwhile(how: str):
 
 def test_leave_is_refused_where_it_would_cost_the_majority_or_data():
     metadata = cluster(seal(1, 5, replicas=(1, 2)))
-    assert why_not_leave(3, metadata, (1, 2, 3), {1, 2, 3}) is None
-    assert "majority" in str(why_not_leave(3, metadata, (1, 2, 3), {1, 3}))
-    assert "last voter" in str(why_not_leave(1, metadata, (1,), {1}))
-    assert why_not_leave(2, metadata, (1, 2, 3), {1, 3, 2}) is None
+    assert why_not_leave(3, metadata, (1, 2, 3), {1, 2, 3}) is None, (
+        "ReplicasKept: a LEAVE that costs nothing is refused"
+    )
+    assert "majority" in str(why_not_leave(3, metadata, (1, 2, 3), {1, 3})), (
+        "ReplicasKept: a LEAVE costs the majority"
+    )
+    assert "last voter" in str(why_not_leave(1, metadata, (1,), {1})), (
+        "DomainConsistency: the last voter leaves"
+    )
+    assert why_not_leave(2, metadata, (1, 2, 3), {1, 3, 2}) is None, (
+        "ReplicasKept: a LEAVE that costs nothing is refused"
+    )
     gone = why_not_leave(1, cluster(seal(1, 5, replicas=(1, 2))), (1, 2, 3, 4), {2, 3, 4})
     assert gone is not None and "segment 2" in gone, "AckedDurable: of the open segment no majority is left"
 
@@ -261,7 +283,9 @@ def test_what_copies_have_shown_to_a_raft_leader_is_void_once_it_leads_no_more(
 
 def test_last_node_that_stays_may_not_leave():
     metadata = cluster(MarkLeaving(node_id=1), MarkLeaving(node_id=2))
-    assert why_not_leave(3, metadata, (1, 2, 3), {1, 2, 3})
+    assert why_not_leave(3, metadata, (1, 2, 3), {1, 2, 3}), (
+        "DomainConsistency: the last node that stays leaves"
+    )
 
 
 @pytest.mark.parametrize(
@@ -278,13 +302,19 @@ def test_last_node_that_stays_may_not_leave():
 def test_too_few_stay_where_a_leave_costs_replicas_that_there_could_be(
     leaving: int, voters: tuple[int, ...], factor: int, stay: int | None
 ):
-    assert too_few_stay(leaving, cluster(announce(4, 0), announce(4)), voters, factor) == stay
+    assert too_few_stay(leaving, cluster(announce(4, 0), announce(4)), voters, factor) == stay, (
+        "ReplicasKept: other than what a LEAVE costs"
+    )
 
 
 def test_members_that_leave_already_do_not_count_as_staying():
     four = cluster(announce(4, 0), announce(4), MarkLeaving(node_id=3))
-    assert too_few_stay(4, four, (1, 2, 3, 4), 3) == 2
-    assert too_few_stay(2, cluster(MarkLeaving(node_id=3)), (1, 2, 3), 3) is None, "there are too few already"
+    assert too_few_stay(4, four, (1, 2, 3, 4), 3) == 2, (
+        "ReplicasKept: a node that leaves already counts as one that stays"
+    )
+    assert too_few_stay(2, cluster(MarkLeaving(node_id=3)), (1, 2, 3), 3) is None, (
+        "ReplicasKept: there are too few already"
+    )
 
 
 @pytest.mark.parametrize("asked", [1, 2, 3])
@@ -292,10 +322,10 @@ def test_leave_that_costs_replicas_needs_force_on_any_node(asked: int):
     world = three()
     world.register("t")
     (refused,) = world.ask(asked, protocol.Leave(3), within=60)
-    assert refused.startswith(b"ERR needs force: 2 voters would stay"), refused
+    assert refused.startswith(b"ERR needs force: 2 voters would stay"), f"ReplicasKept: {refused!r}"
     assert b"LEAVE 3 force" in refused and b"\n" not in refused
     world.run(1)
-    assert not world.nodes[1].metadata.nodes[3].leaving, "a refused LEAVE does nothing"
+    assert not world.nodes[1].metadata.nodes[3].leaving, "ReplicasKept: a refused LEAVE does nothing"
     assert world.put(asked, "t", "a") == [OK]
     left = world.ask(asked, protocol.Leave(3, force=True), within=60) == [OK]
     assert left, "RolloverProgress: an open segment names the node that leaves, and is not rolled over"
@@ -311,7 +341,7 @@ def test_leave_that_was_forced_may_be_asked_for_again_without():
     world.until(lambda: world.nodes[1].metadata.nodes[3].leaving)
     again = world.send(1, protocol.Leave(3))
     world.run(0.5)
-    assert not world.replies[again], "it waits like the first"
+    assert not world.replies[again], "ReplicasKept: it waits like the first"
     world.lose = lambda sender, to, message: False
     world.until(lambda: bool(world.replies[first] and world.replies[again]), within=60)
     assert world.replies[first] == world.replies[again] == [OK]
@@ -321,7 +351,9 @@ def test_force_does_not_remove_what_would_cost_the_majority():
     world = three()
     world.kill(3)
     world.run(3)
-    assert world.ask(1, protocol.Leave(2, force=True))[0].startswith(b"ERR cannot leave")
+    assert world.ask(1, protocol.Leave(2, force=True))[0].startswith(b"ERR cannot leave"), (
+        "ReplicasKept: force costs the majority"
+    )
 
 
 def test_leave_of_an_unknown_node():
@@ -341,12 +373,16 @@ def test_node_leaves_under_load_and_nothing_is_lost(leaving: int):
         slots.append(world.send(asked, protocol.Put("t", batch(f"{number}"))))
         world.run(0.1)
     world.until(lambda: bool(world.replies[left]), within=60)
-    assert world.replies[left] == [OK]
+    assert world.replies[left] == [OK], "ReplicasKept: a node does not get away"
     world.until(lambda: leaving in world.halted)
     world.until(lambda: all(world.replies[slot] for slot in slots))
-    assert all(world.replies[slot] == [OK] for slot in slots)
-    assert [int(entry) for entry in world.get_all(asked, "t")] == list(range(40))
-    assert not any(leaving in segment.replicas for segment in world.topic("t").segments)
+    assert all(world.replies[slot] == [OK] for slot in slots), "AckedDurable: PUTs fail while a node leaves"
+    assert [int(entry) for entry in world.get_all(asked, "t")] == list(range(40)), (
+        "AckedDurable, ProducerOrder"
+    )
+    assert not any(leaving in segment.replicas for segment in world.topic("t").segments), (
+        "ReplicasKept: a segment names a node that has left"
+    )
 
 
 def test_node_that_dies_while_another_one_leaves_does_not_take_the_cluster_with_it():
@@ -372,7 +408,7 @@ def test_node_that_dies_while_another_one_leaves_does_not_take_the_cluster_with_
     world.until(lambda: bool(world.replies[left]))
     world.kill(leaving)
     assert world.put(1, name, "c") == [OK]
-    assert world.get_all(1, name) == [b"a", b"b", b"c"]
+    assert world.get_all(1, name) == [b"a", b"b", b"c"], "AckedDurable"
 
 
 def test_replaced_disk_under_an_old_id_is_listened_to():
@@ -421,7 +457,7 @@ def test_dead_node_can_be_removed_and_its_place_taken_anew():
     world.join(3)
     assert world.nodes[1].metadata.nodes[3].directory_id == "a new disk"
     world.until(lambda: all(len(s.replicas) == 3 for s in world.topic("t").segments))
-    assert world.get_all(3, "t") == [b"%d" % number for number in range(7)]
+    assert world.get_all(3, "t") == [b"%d" % number for number in range(7)], "AckedDurable"
 
 
 def test_a_new_leader_takes_no_removed_node_in_again(monkeypatch: pytest.MonkeyPatch):
@@ -470,5 +506,7 @@ def test_the_segments_of_a_dead_leader_are_recovered_some_at_a_time(monkeypatch:
     world.kill(dead)
     world.until(lambda: len(asked) >= 2 * len(names))
     looks = [list(names) for _, names in itertools.groupby(asked, key=itemgetter(0))]
-    assert all(len(look) <= 2 for look in looks)
-    assert {name for _, name in asked[: len(names)]} == set(names), "each in turn, though none was recovered"
+    assert all(len(look) <= 2 for look in looks), "FailoverProgress: more recoveries at a look than the bound"
+    assert {name for _, name in asked[: len(names)]} == set(names), (
+        "FailoverProgress: each in turn, though none was recovered"
+    )

@@ -59,7 +59,7 @@ def test_an_entry_wakes_the_request_that_waits_for_it() -> None:
     desk = Desk()
     desk.park(offset=7)
     ((node, start, wait, then),) = desk.reads.asked
-    assert (node, start, wait) == (1, 7, ASK_FOR), "asked for a while only: a client may be gone"
+    assert (node, start, wait) == (1, 7, ASK_FOR), "Replies: asked for a while only: a client may be gone"
     then(batch("a"), "", 1.0)
     assert desk.said == [[b"a"]], "ReadProgress"
     then(batch("b"), "", 1.0)
@@ -71,9 +71,11 @@ def test_an_entry_wakes_the_request_that_waits_for_it() -> None:
 def test_its_time_may_be_over_before_the_writer_says_anything() -> None:
     desk = Desk()
     desk.park(until=5.0)
-    assert desk.waits.next_deadline() == 5.0 and desk.reads.asked[0][2] == 5.0
+    assert desk.waits.next_deadline() == 5.0 and desk.reads.asked[0][2] == 5.0, (
+        "Replies: not answered in its time"
+    )
     desk.waits.on_tick(4.9)
-    assert desk.said == []
+    assert desk.said == [], "Replies: answered twice"
     desk.waits.on_tick(5.0)
     desk.reads.asked[0][3](batch("late"), "", 5.1)
     assert desk.said == ["over"], "ReadProgress"
@@ -88,7 +90,7 @@ def test_without_an_answer_the_writer_is_asked_again_and_of_a_client_that_is_gon
     desk.open.clear()
     desk.reads.asked[1][3](batch(), "", 11.0)
     desk.waits.on_tick(11.1)
-    assert len(desk.reads.asked) == 2 and not desk.waits._parked and desk.said == [], "it is gone"
+    assert len(desk.reads.asked) == 2 and not desk.waits._parked and desk.said == [], "Replies: it is gone"
 
 
 def test_the_end_of_the_segment_wakes_it_with_nothing() -> None:
@@ -104,7 +106,7 @@ def test_a_writer_that_is_not_reached_is_asked_when_it_is() -> None:
     desk.metadata.apply(seal(1, 3))  # node 2 leads t/2
     desk.connected.clear()
     desk.park(segment=2)
-    assert desk.reads.asked == []
+    assert desk.reads.asked == [], "Replies: asked of a node that is not reached"
     desk.connected.add(2)
     desk.waits.on_connection(1.0)
     assert [node for node, *_ in desk.reads.asked] == [2], "ReadProgress"
@@ -114,9 +116,9 @@ def test_requests_that_wait_for_an_entry_are_bounded(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(waits, "MAX_WAITS", 2)
     desk = Desk()
     desk.park()
-    assert not desk.waits.full
+    assert not desk.waits.full, "Replies: refused although there is room"
     desk.park()
-    assert desk.waits.full
+    assert desk.waits.full, "Replies: more wait than may"
     desk.waits.stop()
     assert desk.said == ["over", "over"] and not desk.waits.full, "ReadProgress"
 
@@ -166,7 +168,7 @@ def test_questions_that_wait_for_an_entry_are_bounded(monkeypatch: pytest.Monkey
     bench.reads.on_read(2, waiting(2, request=1), 0.0)
     bench.reads.on_read(2, waiting(2, request=2), 0.0)
     (reply,) = bench.sent(m.ReadReply)
-    assert (reply.request, reply.batch.count) == (2, 0), "asked again, later"
+    assert (reply.request, reply.batch.count) == (2, 0), "Replies: asked again, later"
 
 
 def test_questions_that_were_answered_at_once_leave_nothing_behind() -> None:

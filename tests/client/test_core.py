@@ -93,12 +93,12 @@ def test_every_address_is_tried_before_the_first_pause() -> None:
     play = Play(PUT, [unreachable, unreachable, unreachable, answers(Ok())], nodes=3)
     assert play.results == [calls.UNTOLD], "EveryPubAnswered"
     assert play.asked == ["n1:1", "n2:1", "n3:1", "n1:1"], "EveryPubAnswered"
-    assert play.pauses == [0.0, 0.0, core.FIRST_PAUSE]
+    assert play.pauses == [0.0, 0.0, core.FIRST_PAUSE], "NoDuplicate: a pause before every address was tried"
 
 
 def test_pauses_grow_to_a_limit_and_end_before_the_deadline() -> None:
     play = Play(PUT, [unreachable], timeout=60.0)
-    assert isinstance(play.results[0], Unreachable)
+    assert isinstance(play.results[0], Unreachable), "AnswersAreTrue: no error where no node is reached"
     assert play.pauses == sorted(play.pauses) and play.pauses[-1] == core.LONGEST_PAUSE
     assert play.now < 60.0
 
@@ -135,7 +135,7 @@ def test_what_is_not_the_same_when_it_is_done_twice_is_not_asked_again(
     call: calls.Call[Any], name: str
 ) -> None:
     play = Play(call, [cut], nodes=3)
-    assert len(play.asked) == 1 and isinstance(play.results[0], OutcomeUnknown), name
+    assert len(play.asked) == 1 and isinstance(play.results[0], OutcomeUnknown), f"NoDuplicate: {name}"
 
 
 def test_what_was_overtaken_is_sent_again_under_its_number() -> None:
@@ -174,7 +174,9 @@ def test_a_refusal_is_final_even_when_told_to_retry() -> None:
 def test_whatever_a_node_did_not_do_is_tried_again(call: calls.Call[Any], reason: str) -> None:
     good = Ok(b"x") if call.name == "GET" else Ok()
     play = Play(call, [refuses(reason), answers(good)], nodes=2)
-    assert play.asked == ["n1:1", "n2:1"] and not isinstance(play.results[0], WalrusError)
+    assert play.asked == ["n1:1", "n2:1"] and not isinstance(play.results[0], WalrusError), (
+        "AnswersAreTrue: what a node did not do is not tried again"
+    )
 
 
 def test_the_tail_of_many_puts_is_tried_again_only_if_none_of_it_happened() -> None:
@@ -194,7 +196,7 @@ def test_the_tail_of_many_puts_is_tried_again_only_if_none_of_it_happened() -> N
 
 def test_the_last_error_stands_when_time_is_up() -> None:
     play = Play(PUT, [unreachable, refuses(protocol.errors.NO_LEASE)], timeout=0.5)
-    assert isinstance(play.results[0], NoLeader)
+    assert isinstance(play.results[0], NoLeader), "AnswersAreTrue: not the last error"
 
 
 def test_an_answer_of_the_wrong_kind_is_an_error_of_that_request_alone() -> None:
@@ -213,11 +215,13 @@ def test_no_requests_need_no_attempt() -> None:
 def test_a_window_bounds_what_is_unanswered() -> None:
     pipeline, exchange = core.Pipeline(), core.Exchange(calls.put_many("t", [b"x"] * 1000))
     pipeline.start(exchange)
-    assert pipeline.output().startswith(calls.HELLO) and exchange.sent == core.WINDOW
-    assert pipeline.output() == b""
+    assert pipeline.output().startswith(calls.HELLO) and exchange.sent == core.WINDOW, (
+        "AnsweredInOrder: more is unanswered than the window"
+    )
+    assert pipeline.output() == b"", "AnsweredInOrder: more is unanswered than the window"
     pipeline.input(protocol.ok(b"positions=1") + protocol.OK * (core.WINDOW // 2))
     pipeline.output()
-    assert exchange.sent == core.WINDOW + core.WINDOW // 2
+    assert exchange.sent == core.WINDOW + core.WINDOW // 2, "AnsweredInOrder: the window does not move on"
 
 
 @given(st.lists(st.integers(1, 600), min_size=1, max_size=5), st.integers(1, 700), st.data())

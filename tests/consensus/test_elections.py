@@ -52,15 +52,19 @@ def test_5_1_a_newer_term_is_adopted_and_makes_a_leader_a_follower() -> None:
     world = three()
     world.elect(1)
     say(world, 2, 1, heartbeat(term=7))
-    assert (world.raft(1).current_term, world.raft(1).role) == (7, Role.FOLLOWER)
-    assert world.raft(1).leader_id == 2
+    assert (world.raft(1).current_term, world.raft(1).role) == (7, Role.FOLLOWER), (
+        "§5.1: a newer term makes a leader a follower"
+    )
+    assert world.raft(1).leader_id == 2, "§5.1: the leader of the newer term is not followed"
 
 
 def test_5_1_a_newer_term_makes_a_candidate_a_follower() -> None:
     world = three()
     world.time_out(1)
     say(world, 2, 1, PreVoteResponse(term=9, granted=False))
-    assert (world.raft(1).current_term, world.raft(1).role) == (9, Role.FOLLOWER)
+    assert (world.raft(1).current_term, world.raft(1).role) == (9, Role.FOLLOWER), (
+        "§5.1: a newer term makes a candidate a follower"
+    )
 
 
 @pytest.mark.parametrize("message", [vote(1), heartbeat(1)])
@@ -69,8 +73,10 @@ def test_5_1_a_request_of_an_older_term_is_refused_with_the_newer(message: RaftM
     say(world, 2, 1, heartbeat(term=7))
     (answer,) = say(world, 3, 1, message)
     assert isinstance(answer, RequestVoteResponse | AppendEntriesResponse)
-    assert answer.term == 7
-    assert not getattr(answer, "granted", False) and not getattr(answer, "success", False)
+    assert answer.term == 7, "§5.1: a request of an older term is answered with another term than ours"
+    assert not getattr(answer, "granted", False) and not getattr(answer, "success", False), (
+        "ElectionSafety: a request of an older term is granted"
+    )
 
 
 def test_5_1_an_answer_of_an_older_term_is_dropped() -> None:
@@ -78,8 +84,10 @@ def test_5_1_an_answer_of_an_older_term_is_dropped() -> None:
     world.elect(1)
     before = world.raft(1).progress[2].match_index
     stale = AppendEntriesResponse(term=1, round=0, success=True, prev_log_index=1, match_index=2)
-    assert say(world, 2, 1, stale) == []
-    assert world.raft(1).progress[2].match_index == before
+    assert say(world, 2, 1, stale) == [], "§5.1: an answer of an older term has no answer"
+    assert world.raft(1).progress[2].match_index == before, (
+        "CommittedNeverLost: an answer of an older term moves the progress"
+    )
     assert world.raft(1).ignored["a message of an older term"] == 1
 
 
@@ -88,7 +96,9 @@ def test_5_1_an_answer_of_an_older_term_is_dropped() -> None:
 
 def test_5_2_servers_start_as_followers() -> None:
     world = three()
-    assert {host.raft.role for host in world.hosts.values()} == {Role.FOLLOWER}
+    assert {host.raft.role for host in world.hosts.values()} == {Role.FOLLOWER}, (
+        "§5.2: a server starts as something else than a follower"
+    )
 
 
 def test_5_2_who_hears_a_leader_stays_a_follower() -> None:
@@ -97,7 +107,7 @@ def test_5_2_who_hears_a_leader_stays_a_follower() -> None:
     world.until(lambda: world.leader() is not None)
     leader, term = world.leader(), world.raft(1).current_term
     world.run(30.0)
-    assert (world.leader(), world.raft(1).current_term) == (leader, term)
+    assert (world.leader(), world.raft(1).current_term) == (leader, term), "§5.2: a live leader was replaced"
 
 
 def test_5_2_timeouts_are_drawn_from_an_interval() -> None:
@@ -107,8 +117,10 @@ def test_5_2_timeouts_are_drawn_from_an_interval() -> None:
         world = RaftWorld(seed=seed)
         world.found([1, 2, 3])
         deadlines.append(world.raft(1).next_deadline())
-    assert all(timeout <= deadline < 2 * timeout for deadline in deadlines)
-    assert len(set(deadlines)) == len(deadlines)
+    assert all(timeout <= deadline < 2 * timeout for deadline in deadlines), (
+        "§5.2: a timeout outside of its interval"
+    )
+    assert len(set(deadlines)) == len(deadlines), "§5.2: timeouts that are not random"
 
 
 def test_5_2_a_candidate_raises_its_term_votes_for_itself_and_asks_all_others() -> None:
@@ -116,8 +128,12 @@ def test_5_2_a_candidate_raises_its_term_votes_for_itself_and_asks_all_others() 
     world.time_out(1)
     say(world, 2, 1, PreVoteResponse(term=2, granted=True))
     raft = world.raft(1)
-    assert (raft.role, raft.current_term, raft.voted_for) == (Role.CANDIDATE, 2, 1)
-    assert {p.to for p in world.packets if isinstance(p.message, RequestVoteRequest)} == {2, 3}
+    assert (raft.role, raft.current_term, raft.voted_for) == (Role.CANDIDATE, 2, 1), (
+        "ElectionSafety: a candidate enters a term, and votes for itself in it"
+    )
+    assert {p.to for p in world.packets if isinstance(p.message, RequestVoteRequest)} == {2, 3}, (
+        "§5.2: a candidate asks all others"
+    )
 
 
 def test_5_2_a_majority_elects_and_the_leader_says_so_at_once() -> None:
@@ -125,8 +141,10 @@ def test_5_2_a_majority_elects_and_the_leader_says_so_at_once() -> None:
     world.time_out(1)
     say(world, 2, 1, PreVoteResponse(term=2, granted=True))
     say(world, 2, 1, RequestVoteResponse(term=2, granted=True))
-    assert world.raft(1).role is Role.LEADER
-    assert {p.to for p in world.packets if isinstance(p.message, AppendEntriesRequest)} == {2, 3}
+    assert world.raft(1).role is Role.LEADER, "§5.2: a majority elects"
+    assert {p.to for p in world.packets if isinstance(p.message, AppendEntriesRequest)} == {2, 3}, (
+        "§5.2: a new leader says so at once"
+    )
 
 
 def test_5_2_one_vote_a_term_first_come_first_served_and_again_for_the_same() -> None:
@@ -144,7 +162,9 @@ def test_5_2_a_candidate_that_hears_the_leader_of_its_term_follows_it() -> None:
     world.time_out(1)
     say(world, 2, 1, PreVoteResponse(term=2, granted=True))
     say(world, 3, 1, heartbeat(term=2))
-    assert (world.raft(1).role, world.raft(1).leader_id, world.raft(1).voted_for) == (Role.FOLLOWER, 3, 1)
+    assert (world.raft(1).role, world.raft(1).leader_id, world.raft(1).voted_for) == (Role.FOLLOWER, 3, 1), (
+        "ElectionSafety: a candidate follows the leader of its term, and keeps its vote"
+    )
 
 
 def test_5_2_a_candidate_refuses_a_leader_of_an_older_term_and_goes_on() -> None:
@@ -152,7 +172,7 @@ def test_5_2_a_candidate_refuses_a_leader_of_an_older_term_and_goes_on() -> None
     world.time_out(1)
     say(world, 2, 1, PreVoteResponse(term=2, granted=True))
     say(world, 3, 1, heartbeat(term=1))
-    assert world.raft(1).role is Role.CANDIDATE
+    assert world.raft(1).role is Role.CANDIDATE, "§5.2: a leader of an older term ends a candidacy"
 
 
 def test_5_2_a_split_vote_is_followed_by_another_election() -> None:
@@ -162,7 +182,7 @@ def test_5_2_a_split_vote_is_followed_by_another_election() -> None:
         world.hosts[candidate].raft._campaign(world.now)
         world.act(candidate, lambda raft: None)
         world.deliver_all(only=lambda p, c=candidate, v=voter: {p.sender, p.to} == {c, v})  # type: ignore[misc]
-    assert world.leader() is None
+    assert world.leader() is None, "ElectionSafety: two of four elect a leader"
     world.elect(1)
     assert world.leader() == 1
 
@@ -178,7 +198,7 @@ def test_5_2_a_lone_voter_elects_itself_without_waiting() -> None:
     world = RaftWorld()
     world.found([1])
     world.act(1, lambda raft: raft.tick(world.now))
-    assert world.raft(1).role is Role.LEADER and world.raft(1).commit_index == 2
+    assert world.raft(1).role is Role.LEADER and world.raft(1).commit_index == 2, "§5.2: a lone voter waits"
 
 
 # ---------------------------------------------------------------------------------------- section 5.4.1
@@ -196,7 +216,9 @@ def test_5_4_1_votes_go_to_logs_at_least_as_complete(index: int, term: int, gran
     assert answer.granted == granted, "LeaderCompleteness: a vote for a log that lacks entries, or none"
     prospect = PreVoteRequest(term=9, last_log_index=index, last_log_term=term)
     (answer,) = say(world, 3, 1, prospect)
-    assert isinstance(answer, PreVoteResponse) and answer.granted == granted
+    assert isinstance(answer, PreVoteResponse) and answer.granted == granted, (
+        "LeaderCompleteness: a pre-vote for a log that lacks entries, or none"
+    )
 
 
 # ------------------------------------------------------------------------------ PreVote, dissertation 9.6
@@ -212,17 +234,21 @@ def test_9_6_a_server_that_comes_back_from_isolation_deposes_nobody() -> None:
     away = next(i for i in (1, 2, 3) if i != leader)
     world.isolate(away)
     world.run(30.0)
-    assert world.raft(away).current_term == term
+    assert world.raft(away).current_term == term, "§9.6: a server that is cut off raises its term"
     world.heal()
     world.run(10.0)
-    assert (world.leader(), world.raft(away).current_term) == (leader, term)
+    assert (world.leader(), world.raft(away).current_term) == (leader, term), (
+        "§9.6: a server that comes back deposes a leader"
+    )
 
 
 def test_9_6_a_pre_vote_changes_no_term_and_no_vote() -> None:
     world = three()
     (answer,) = say(world, 2, 1, PreVoteRequest(term=2, last_log_index=1, last_log_term=1))
     assert answer == PreVoteResponse(term=2, granted=True)
-    assert (world.raft(1).current_term, world.raft(1).voted_for) == (1, None)
+    assert (world.raft(1).current_term, world.raft(1).voted_for) == (1, None), (
+        "§9.6: a pre-vote changes the term or the vote"
+    )
 
 
 def test_9_6_of_two_that_ask_for_pre_votes_at_once_the_better_log_then_the_higher_id_goes_on() -> None:
@@ -231,7 +257,7 @@ def test_9_6_of_two_that_ask_for_pre_votes_at_once_the_better_log_then_the_highe
     for server in (1, 2):
         world.act(server, lambda raft: raft.tick(world.now))
     world.deliver_all(only=lambda packet: 3 not in (packet.sender, packet.to))
-    assert world.leader() == 2
+    assert world.leader() == 2, "§9.6: of two that ask at once none goes on"
 
 
 def test_9_6_a_server_that_yields_to_another_asks_for_nothing_more() -> None:
@@ -252,10 +278,16 @@ def test_4_2_3_a_vote_request_is_ignored_while_a_leader_is_alive() -> None:
     world = three()
     world.elect(1)
     for server in (1, 2):
-        assert say(world, 3, server, vote(9, index=9, log_term=2)) == []
-        assert world.raft(server).current_term == 2
+        assert say(world, 3, server, vote(9, index=9, log_term=2)) == [], (
+            "§4.2.3: a vote request is answered while a leader is alive"
+        )
+        assert world.raft(server).current_term == 2, (
+            "§4.2.3: the term of a vote request is taken over while a leader is alive"
+        )
     world.now += 1.0
-    assert say(world, 3, 2, vote(9, index=9, log_term=2)) == [RequestVoteResponse(term=9, granted=True)]
+    assert say(world, 3, 2, vote(9, index=9, log_term=2)) == [RequestVoteResponse(term=9, granted=True)], (
+        "§4.2.3: a vote is refused although the leader is silent"
+    )
 
 
 # ------------------------------------------------------------------------- CheckQuorum, dissertation 6.2
@@ -269,7 +301,7 @@ def test_6_2_a_leader_that_no_majority_answers_steps_down() -> None:
     assert leader is not None
     world.isolate(leader)
     world.run(1.5)
-    assert world.raft(leader).role is not Role.LEADER
+    assert world.raft(leader).role is not Role.LEADER, "§6.2: a leader that no majority answers goes on"
     silent = world.now - world.raft(leader).last_contact
     assert silent >= 1.0, "Lease: a leader that no majority answers counts as heard from"
     world.until(lambda: world.leader() is not None)
@@ -294,10 +326,12 @@ def test_6_2_a_leader_that_was_not_running_gets_time_to_read_its_answers() -> No
     contact = world.raft(1).last_contact
     world.now += 5.0
     world.act(1, lambda raft: raft.tick(world.now))
-    assert world.raft(1).role is Role.LEADER
+    assert world.raft(1).role is Role.LEADER, (
+        "§6.2: a leader that was not running steps down before it reads its answers"
+    )
     assert world.raft(1).last_contact == contact, "Lease: nobody can take it for having been heard"
     world.deliver_all()
-    assert world.raft(1).last_contact == world.now
+    assert world.raft(1).last_contact == world.now, "Lease: answers do not prolong it"
 
 
 def test_6_2_last_contact_of_a_new_leader_is_when_it_asked_for_votes() -> None:
@@ -320,7 +354,7 @@ def test_6_2_last_contact_of_a_leader_is_when_the_answered_round_began() -> None
     world.heartbeat(1)
     sent = world.now
     world.now += 0.05
-    assert world.raft(1).last_contact == sent
+    assert world.raft(1).last_contact == sent, "Lease: it does not date from when the answered round began"
     world.act(1, lambda raft: raft.tick(world.now))
     assert world.raft(1).last_contact == sent, "Lease: it grows with the clock, and not with what is answered"
 
@@ -333,7 +367,7 @@ def test_6_2_last_contact_of_a_leader_that_steps_down_is_when_a_majority_last_he
     heard = world.now
     world.now += 0.05
     say(world, 2, 1, AppendEntriesResponse(term=9, round=0, success=False, prev_log_index=0))
-    assert world.raft(1).role is Role.FOLLOWER
+    assert world.raft(1).role is Role.FOLLOWER, "§5.1: a newer term makes a leader a follower"
     assert world.raft(1).last_contact == heard, "Lease: a leader that steps down forgets that it was heard"
 
 
@@ -351,7 +385,9 @@ def test_a_refused_reconnect_to_the_leader_starts_an_election_at_once() -> None:
     for server in sorted(world.hosts):
         world.act(server, lambda raft: raft.leader_unreachable(leader, world.now))
     took = world.until(lambda: world.leader() is not None)
-    assert took < world.config.election_timeout / 2
+    assert took < world.config.election_timeout / 2, (
+        "§5.2: the leader's process is gone, and the others wait for a timeout"
+    )
 
 
 def test_somebody_else_being_unreachable_starts_nothing() -> None:
@@ -359,7 +395,9 @@ def test_somebody_else_being_unreachable_starts_nothing() -> None:
     world.elect(1)
     deadline = world.raft(2).next_deadline()
     world.act(2, lambda raft: raft.leader_unreachable(3, world.now))
-    assert world.raft(2).next_deadline() == deadline and world.raft(2).leader_id == 1
+    assert world.raft(2).next_deadline() == deadline and world.raft(2).leader_id == 1, (
+        "§5.2: another server that is gone starts an election"
+    )
 
 
 # ------------------------------------------------------------------------- a cluster that starts as a whole
@@ -369,7 +407,9 @@ def test_a_server_that_has_just_started_waits_a_heartbeat_and_not_a_timeout() ->
     world = three()
     world.act(1, lambda raft: raft.peers_reachable([2], world.now))
     heartbeat = world.config.heartbeat_interval
-    assert world.now + heartbeat <= world.raft(1).next_deadline() <= world.now + 2 * heartbeat
+    assert world.now + heartbeat <= world.raft(1).next_deadline() <= world.now + 2 * heartbeat, (
+        "§5.2: a cluster that starts as a whole waits for a timeout"
+    )
 
 
 def test_without_a_majority_in_reach_it_waits_as_ever() -> None:
@@ -377,7 +417,9 @@ def test_without_a_majority_in_reach_it_waits_as_ever() -> None:
     deadline = world.raft(1).next_deadline()
     world.act(1, lambda raft: raft.peers_reachable([], world.now))
     world.act(1, lambda raft: raft.peers_reachable([9], world.now))
-    assert world.raft(1).next_deadline() == deadline
+    assert world.raft(1).next_deadline() == deadline, (
+        "§5.2: a server without a majority in reach is in a hurry"
+    )
 
 
 def test_one_that_asked_in_vain_before_the_others_came_asks_again_soon() -> None:
@@ -385,7 +427,9 @@ def test_one_that_asked_in_vain_before_the_others_came_asks_again_soon() -> None
     world.time_out(1)
     assert world.raft(1).role is Role.PRE_CANDIDATE
     world.act(1, lambda raft: raft.peers_reachable([2, 3], world.now))
-    assert world.raft(1).next_deadline() <= world.now + 2 * world.config.heartbeat_interval
+    assert world.raft(1).next_deadline() <= world.now + 2 * world.config.heartbeat_interval, (
+        "§5.2: a server that asked in vain waits for a timeout"
+    )
 
 
 def test_a_server_that_has_heard_a_leader_leaves_it_alone() -> None:
@@ -393,7 +437,7 @@ def test_a_server_that_has_heard_a_leader_leaves_it_alone() -> None:
     world.elect(1)
     deadline = world.raft(2).next_deadline()
     world.act(2, lambda raft: raft.peers_reachable([1, 3], world.now))
-    assert world.raft(2).next_deadline() == deadline
+    assert world.raft(2).next_deadline() == deadline, "§4.2.3: a server that has heard a leader is in a hurry"
 
 
 # -------------------------------------------------------------------- leadership transfer, dissertation 3.10
@@ -403,22 +447,28 @@ def test_3_10_leadership_is_handed_over_without_a_timeout() -> None:
     world = three()
     world.elect(1)
     world.commit(1, b"a")
-    assert world.act(1, lambda raft: raft.transfer_leadership(3, world.now))
+    assert world.act(1, lambda raft: raft.transfer_leadership(3, world.now)), (
+        "§3.10: a leader refuses to hand over"
+    )
     world.deliver_all()
-    assert world.leader() == 3 and world.raft(1).role is Role.FOLLOWER
+    assert world.leader() == 3 and world.raft(1).role is Role.FOLLOWER, "§3.10: the successor leads"
 
 
 def test_3_10_the_successor_is_brought_up_to_date_first_and_proposals_wait() -> None:
     world = three()
     world.elect(1)
-    assert world.propose(1, b"a") is not None
+    assert world.propose(1, b"a") is not None, "§3.10: a leader takes proposals before it hands over"
     world.packets.clear()  # lost
     assert world.act(1, lambda raft: raft.transfer_leadership(2, world.now))
-    assert world.propose(1, b"b") is None
-    assert not any(isinstance(packet.message, TimeoutNowRequest) for packet in world.packets)
+    assert world.propose(1, b"b") is None, "§3.10: a proposal is taken while the successor is to catch up"
+    assert not any(isinstance(packet.message, TimeoutNowRequest) for packet in world.packets), (
+        "LeaderCompleteness: a successor is told to campaign that lacks an entry"
+    )
     world.heartbeat(1)
-    assert world.leader() == 2
-    assert world.hosts[2].applied == [(3, b"a")]
+    assert world.leader() == 2, "§3.10: the successor leads"
+    assert world.hosts[2].applied == [(3, b"a")], (
+        "StateMachineSafety: the successor lacks what was proposed before"
+    )
 
 
 def test_3_10_a_transfer_that_takes_too_long_is_given_up() -> None:
@@ -430,7 +480,7 @@ def test_3_10_a_transfer_that_takes_too_long_is_given_up() -> None:
         world.now += 0.1
         world.act(1, lambda raft: raft.tick(world.now))
         world.deliver_all(only=lambda packet: not isinstance(packet.message, TimeoutNowRequest))
-    assert world.propose(1, b"a") is not None
+    assert world.propose(1, b"a") is not None, "§3.10: a transfer that takes too long is not given up"
 
 
 def test_3_10_a_transfer_ends_at_its_deadline_and_not_with_the_heartbeat_after_it() -> None:
@@ -460,13 +510,21 @@ def test_3_10_no_change_of_membership_begins_during_a_transfer() -> None:
 def test_3_10_only_voters_can_take_over_and_only_leaders_hand_over() -> None:
     world = three()
     world.elect(1)
-    assert not world.act(1, lambda raft: raft.transfer_leadership(1, world.now))
-    assert not world.act(1, lambda raft: raft.transfer_leadership(9, world.now))
-    assert not world.act(2, lambda raft: raft.transfer_leadership(3, world.now))
+    assert not world.act(1, lambda raft: raft.transfer_leadership(1, world.now)), (
+        "§3.10: a leader hands over to itself"
+    )
+    assert not world.act(1, lambda raft: raft.transfer_leadership(9, world.now)), (
+        "§3.10: a leader hands over to a stranger"
+    )
+    assert not world.act(2, lambda raft: raft.transfer_leadership(3, world.now)), (
+        "§3.10: a follower hands over"
+    )
 
 
 def test_3_10_a_stranger_cannot_make_anybody_stand() -> None:
     world = three()
     world.elect(1)
     say(world, 3, 2, TimeoutNowRequest(term=2))
-    assert world.raft(2).role is Role.FOLLOWER and world.raft(2).current_term == 2
+    assert world.raft(2).role is Role.FOLLOWER and world.raft(2).current_term == 2, (
+        "§3.10: a stranger makes a follower campaign"
+    )

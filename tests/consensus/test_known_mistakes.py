@@ -34,16 +34,24 @@ from walrus.raft import Raft
 def test_a_vote_is_not_sent_before_it_is_durable_and_not_given_twice_after_a_crash() -> None:
     world = three()
     world.auto_sync = False
-    assert say(world, 2, 1, vote(2)) == []
+    assert say(world, 2, 1, vote(2)) == [], "ElectionSafety: a vote is told before it is durable"
     world.restart(1)
-    assert (world.raft(1).current_term, world.raft(1).voted_for) == (1, None), "nobody was promised anything"
+    assert (world.raft(1).current_term, world.raft(1).voted_for) == (1, None), (
+        "ElectionSafety: nobody was promised anything"
+    )
     say(world, 2, 1, vote(2))
     world.hosts[1].sync()
-    assert [packet.message for packet in world.packets] == [RequestVoteResponse(term=2, granted=True)]
+    assert [packet.message for packet in world.packets] == [RequestVoteResponse(term=2, granted=True)], (
+        "ElectionSafety: a durable vote is not told"
+    )
     world.restart(1)
-    assert (world.raft(1).current_term, world.raft(1).voted_for) == (2, 2)
+    assert (world.raft(1).current_term, world.raft(1).voted_for) == (2, 2), (
+        "ElectionSafety: a vote that was told is forgotten"
+    )
     world.auto_sync = True
-    assert say(world, 3, 1, vote(2)) == [RequestVoteResponse(term=2, granted=False)]
+    assert say(world, 3, 1, vote(2)) == [RequestVoteResponse(term=2, granted=False)], (
+        "ElectionSafety: a second vote of one term"
+    )
 
 
 def test_a_candidate_does_not_ask_before_its_own_vote_is_durable() -> None:
@@ -52,9 +60,11 @@ def test_a_candidate_does_not_ask_before_its_own_vote_is_durable() -> None:
     world.time_out(1)
     world.packets.clear()
     world.act(1, lambda raft: raft.step(2, PreVoteResponse(term=2, granted=True), world.now))
-    assert world.packets == []
+    assert world.packets == [], "ElectionSafety: a candidate asks before its own vote is durable"
     world.hosts[1].sync()
-    assert {type(packet.message) for packet in world.packets} == {RequestVoteRequest}
+    assert {type(packet.message) for packet in world.packets} == {RequestVoteRequest}, (
+        "ElectionSafety: a candidate does not ask though its own vote is durable"
+    )
 
 
 def test_votes_that_were_never_asked_for_do_not_elect_before_our_own_is_durable() -> None:
@@ -64,9 +74,11 @@ def test_votes_that_were_never_asked_for_do_not_elect_before_our_own_is_durable(
     world.act(1, lambda raft: raft.step(2, PreVoteResponse(term=2, granted=True), world.now))
     for peer in (2, 3):
         say(world, peer, 1, RequestVoteResponse(term=2, granted=True))
-    assert world.raft(1).role is Role.CANDIDATE
+    assert world.raft(1).role is Role.CANDIDATE, (
+        "ElectionSafety: elected by a vote that a crash can take back"
+    )
     world.hosts[1].sync()
-    assert world.raft(1).role is Role.LEADER
+    assert world.raft(1).role is Role.LEADER, "§5.2: a majority elects"
 
 
 def test_a_lone_voter_does_not_lead_by_a_vote_that_a_crash_can_take_back() -> None:
@@ -79,18 +91,20 @@ def test_a_lone_voter_does_not_lead_by_a_vote_that_a_crash_can_take_back() -> No
     world.hosts[1].sync(first=1)
     raft = world.raft(1)
     assert raft.role is Role.CANDIDATE, "ElectionSafety: it leads by a vote that is not durable"
-    assert (raft.current_term, raft.voted_for) == (6, 1)
+    assert (raft.current_term, raft.voted_for) == (6, 1), "ElectionSafety: term and vote are lost"
     world.hosts[1].sync()
-    assert world.raft(1).role is Role.LEADER
+    assert world.raft(1).role is Role.LEADER, "§5.2: a majority elects"
 
 
 def test_a_newer_term_is_durable_before_an_acknowledgement_in_it_leaves() -> None:
     world = three()
     world.auto_sync = False
-    assert say(world, 2, 1, heartbeat(term=5)) == []
+    assert say(world, 2, 1, heartbeat(term=5)) == [], "ElectionSafety: a term is told before it is durable"
     world.hosts[1].sync()
     (packet,) = world.packets
-    assert isinstance(packet.message, AppendEntriesResponse) and packet.message.term == 5
+    assert isinstance(packet.message, AppendEntriesResponse) and packet.message.term == 5, (
+        "ElectionSafety: another term than its own"
+    )
 
 
 def test_an_acknowledgement_waits_for_the_last_of_several_writes_under_way() -> None:
@@ -111,23 +125,31 @@ def test_an_acknowledgement_waits_for_the_last_of_several_writes_under_way() -> 
     world.hosts[1].sync(first=1)
     assert max(acknowledged()) == 2, "CommittedNeverLost: entry 3 is not on the disk yet"
     world.hosts[1].sync(first=1)
-    assert max(acknowledged()) == 3
+    assert max(acknowledged()) == 3, "CommittedNeverLost: what is not durable is acknowledged"
 
 
 def test_a_vote_is_kept_when_becoming_a_follower_in_the_same_term() -> None:
     world = three()
-    assert say(world, 2, 1, vote(5)) == [RequestVoteResponse(term=5, granted=True)]
+    assert say(world, 2, 1, vote(5)) == [RequestVoteResponse(term=5, granted=True)], (
+        "ElectionSafety: a newer term has no vote of its own"
+    )
     say(world, 3, 1, heartbeat(term=5))
-    assert (world.raft(1).role, world.raft(1).voted_for) == (Role.FOLLOWER, 2)
+    assert (world.raft(1).role, world.raft(1).voted_for) == (Role.FOLLOWER, 2), (
+        "ElectionSafety: the vote of a newer term is lost"
+    )
 
 
 def test_a_vote_is_kept_when_another_candidate_of_its_term_asks() -> None:
     world = three()
-    assert say(world, 2, 1, vote(5)) == [RequestVoteResponse(term=5, granted=True)]
+    assert say(world, 2, 1, vote(5)) == [RequestVoteResponse(term=5, granted=True)], (
+        "ElectionSafety: a first vote is refused"
+    )
     assert say(world, 3, 1, vote(5)) == [RequestVoteResponse(term=5, granted=False)], (
         "ElectionSafety: two votes in one term"
     )
-    assert say(world, 2, 1, vote(5)) == [RequestVoteResponse(term=5, granted=True)], "asked again"
+    assert say(world, 2, 1, vote(5)) == [RequestVoteResponse(term=5, granted=True)], (
+        "ElectionSafety: asked again"
+    )
 
 
 def test_a_candidate_that_meets_a_leader_of_its_term_keeps_its_own_vote() -> None:
@@ -135,9 +157,11 @@ def test_a_candidate_that_meets_a_leader_of_its_term_keeps_its_own_vote() -> Non
     world = three()
     world.time_out(1)
     say(world, 2, 1, PreVoteResponse(term=2, granted=True))
-    assert (world.raft(1).role, world.raft(1).voted_for) == (Role.CANDIDATE, 1)
+    assert (world.raft(1).role, world.raft(1).voted_for) == (Role.CANDIDATE, 1), (
+        "ElectionSafety: a candidate does not vote for itself"
+    )
     say(world, 3, 1, heartbeat(term=2))
-    assert world.raft(1).role is Role.FOLLOWER
+    assert world.raft(1).role is Role.FOLLOWER, "§5.1: a newer term makes a candidate a follower"
     assert say(world, 2, 1, vote(2)) == [RequestVoteResponse(term=2, granted=False)], (
         "ElectionSafety: two votes in one term"
     )
@@ -149,19 +173,19 @@ def test_votes_are_collected_not_counted() -> None:
     world.time_out(1)
     for peer in (2, 3):
         say(world, peer, 1, PreVoteResponse(term=2, granted=True))
-    assert world.raft(1).role is Role.CANDIDATE
+    assert world.raft(1).role is Role.CANDIDATE, "ElectionSafety: one voter counts twice"
     for _ in range(5):
         say(world, 2, 1, RequestVoteResponse(term=2, granted=True))
     assert world.raft(1).role is Role.CANDIDATE, "ElectionSafety: one voter elects a leader by itself"
     say(world, 3, 1, RequestVoteResponse(term=2, granted=True))
-    assert world.raft(1).role is Role.LEADER
+    assert world.raft(1).role is Role.LEADER, "§5.2: a majority elects"
 
 
 def test_the_vote_of_a_stranger_counts_for_nothing() -> None:
     world = three()
     world.time_out(1)
     say(world, 9, 1, PreVoteResponse(term=2, granted=True))
-    assert world.raft(1).role is Role.PRE_CANDIDATE
+    assert world.raft(1).role is Role.PRE_CANDIDATE, "ElectionSafety: a stranger counts as a voter"
 
 
 def test_an_election_is_lost_when_those_who_are_left_are_no_majority() -> None:
@@ -169,11 +193,11 @@ def test_an_election_is_lost_when_those_who_are_left_are_no_majority() -> None:
     refused.begin(0.0)
     for stranger in (7, 8, 9):
         refused.collect(stranger, False)
-    assert not refused.lost(Membership((1, 2, 3, 4))), "refusals of strangers count for nothing"
+    assert not refused.lost(Membership((1, 2, 3, 4))), "§5.2: refusals of strangers count for nothing"
     refused.collect(2, False)
-    assert not refused.lost(Membership((1, 2, 3, 4))), "three of four are left"
+    assert not refused.lost(Membership((1, 2, 3, 4))), "§5.2: three of four are left"
     refused.collect(3, False)
-    assert refused.lost(Membership((1, 2, 3, 4))), "two of four are no majority"
+    assert refused.lost(Membership((1, 2, 3, 4))), "§5.2: two of four are no majority"
 
 
 def test_an_answer_of_an_earlier_election_elects_nobody() -> None:
@@ -182,9 +206,11 @@ def test_an_answer_of_an_earlier_election_elects_nobody() -> None:
     say(world, 2, 1, PreVoteResponse(term=2, granted=True))
     world.time_out(1)
     say(world, 2, 1, PreVoteResponse(term=3, granted=True))
-    assert (world.raft(1).role, world.raft(1).current_term) == (Role.CANDIDATE, 3)
+    assert (world.raft(1).role, world.raft(1).current_term) == (Role.CANDIDATE, 3), (
+        "ElectionSafety: an answer to an earlier candidacy counts"
+    )
     say(world, 2, 1, RequestVoteResponse(term=2, granted=True))
-    assert world.raft(1).role is Role.CANDIDATE
+    assert world.raft(1).role is Role.CANDIDATE, "ElectionSafety: an answer to an earlier candidacy counts"
 
 
 def test_a_repeated_old_request_does_not_cut_off_what_was_acknowledged_since() -> None:
@@ -193,9 +219,13 @@ def test_a_repeated_old_request_does_not_cut_off_what_was_acknowledged_since() -
     say(world, 2, 1, old)
     say(world, 2, 1, append(2, prev=(2, 2), entries=[(3, 2), (4, 2)]))
     say(world, 2, 1, old)
-    assert world.log_terms(1) == [2, 2, 2]
+    assert world.log_terms(1) == [2, 2, 2], (
+        "CommittedNeverLost: a shorter copy of a request cuts off what was acknowledged"
+    )
     say(world, 2, 1, append(2, prev=(1, 1), entries=[]))
-    assert world.log_terms(1) == [2, 2, 2]
+    assert world.log_terms(1) == [2, 2, 2], (
+        "CommittedNeverLost: a shorter copy of a request cuts off what was acknowledged"
+    )
 
 
 def test_a_disk_that_finishes_late_does_not_vouch_for_entries_that_were_replaced() -> None:
@@ -279,9 +309,11 @@ GARBAGE = [
 @pytest.mark.parametrize("message", GARBAGE, ids=range(len(GARBAGE)))
 def test_requests_that_cannot_be_true_are_dropped_with_a_reason(message: RaftMessage) -> None:
     world = three()
-    assert say(world, 2, 1, message) == []
-    assert sum(world.raft(1).ignored.values()) == 1
-    assert world.log_terms(1) == [] and world.raft(1).commit_index == 0
+    assert say(world, 2, 1, message) == [], "LogMatching: a message that no leader sends is answered"
+    assert sum(world.raft(1).ignored.values()) == 1, "LogMatching: a message that no leader sends is taken"
+    assert world.log_terms(1) == [] and world.raft(1).commit_index == 0, (
+        "LogMatching: a message that no leader sends changes the log"
+    )
 
 
 def answer(**more: Any) -> AppendEntriesResponse:
@@ -320,17 +352,23 @@ def test_answers_that_cannot_be_true_are_dropped_with_a_reason(message: RaftMess
 def test_a_predecessor_that_contradicts_a_committed_entry_is_no_leaders() -> None:
     world = three()
     say(world, 2, 1, append(2, prev=(1, 1), entries=[(2, 2)], commit=2))
-    assert say(world, 3, 1, append(3, prev=(2, 3), entries=[(3, 3)])) == []
-    assert world.log_terms(1) == [2]
-    assert world.raft(1).ignored["a predecessor that contradicts a committed entry"] == 1
+    assert say(world, 3, 1, append(3, prev=(2, 3), entries=[(3, 3)])) == [], (
+        "LeaderCompleteness: one that contradicts what is committed is answered"
+    )
+    assert world.log_terms(1) == [2], "CommittedNeverLost: what is committed is replaced"
+    assert world.raft(1).ignored["a predecessor that contradicts a committed entry"] == 1, (
+        "LeaderCompleteness: one that contradicts what is committed leads"
+    )
 
 
 def test_entries_that_contradict_committed_ones_are_dropped() -> None:
     world = three()
     say(world, 2, 1, append(2, prev=(1, 1), entries=[(2, 2)], commit=2))
     say(world, 3, 1, append(3, prev=(1, 1), entries=[(2, 3)]))
-    assert world.log_terms(1) == [2]
-    assert world.raft(1).ignored["entries that contradict committed ones"] == 1
+    assert world.log_terms(1) == [2], "CommittedNeverLost: what is committed is replaced"
+    assert world.raft(1).ignored["entries that contradict committed ones"] == 1, (
+        "LeaderCompleteness: one that contradicts what is committed leads"
+    )
 
 
 number = st.integers(min_value=-2, max_value=12)

@@ -34,10 +34,12 @@ def settle(world: RaftWorld, leader: int) -> None:
 def test_6_a_server_of_no_cluster_is_passive() -> None:
     world = led()
     raft = world.raft(4)
-    assert (raft.role, raft.is_passive, raft.next_deadline()) == (Role.LEARNER, True, float("inf"))
+    assert (raft.role, raft.is_passive, raft.next_deadline()) == (Role.LEARNER, True, float("inf")), (
+        "§6: a server of no cluster is not passive"
+    )
     world.now += 100.0
     world.act(4, lambda raft: raft.tick(world.now))
-    assert not world.packets
+    assert not world.packets, "§6: a server of no cluster campaigns"
 
 
 def test_6_a_new_server_listens_without_voting_and_is_promoted_when_it_has_caught_up() -> None:
@@ -45,11 +47,13 @@ def test_6_a_new_server_listens_without_voting_and_is_promoted_when_it_has_caugh
     world.commit(1, b"a")
     assert change(world, 1, (1, 2, 3), (4,)) is not None
     settle(world, 1)
-    assert world.raft(4).role is Role.LEARNER and world.hosts[4].applied == world.hosts[1].applied
+    assert world.raft(4).role is Role.LEARNER and world.hosts[4].applied == world.hosts[1].applied, (
+        "§6: a new server votes before it is promoted, or has not caught up"
+    )
     assert change(world, 1, (1, 2, 3, 4)) is not None
     settle(world, 1)
-    assert world.raft(4).role is Role.FOLLOWER
-    assert world.raft(4).next_deadline() < float("inf")
+    assert world.raft(4).role is Role.FOLLOWER, "§6: a server that was promoted is no voter"
+    assert world.raft(4).next_deadline() < float("inf"), "§6: a server that was promoted has no timer"
 
 
 def test_6_learners_count_in_no_majority() -> None:
@@ -59,7 +63,9 @@ def test_6_learners_count_in_no_majority() -> None:
     world.crash(2), world.crash(3)
     index = world.propose(1, b"a")
     world.deliver_all()
-    assert world.raft(4).log.last_index == index and world.raft(1).commit_index < (index or 0)
+    assert world.raft(4).log.last_index == index and world.raft(1).commit_index < (index or 0), (
+        "CommittedNeverLost: a learner counts in a majority"
+    )
 
 
 def test_4_2_1_a_server_that_has_not_caught_up_does_not_become_a_voter() -> None:
@@ -68,9 +74,13 @@ def test_4_2_1_a_server_that_has_not_caught_up_does_not_become_a_voter() -> None
     assert refused, "CommittedNeverLost: a server without the log counts for commits"
     change(world, 1, (1, 2, 3), (4,))
     world.deliver_all(only=lambda packet: packet.to != 4)
-    assert change(world, 1, (1, 2, 3, 4)) is None
+    assert change(world, 1, (1, 2, 3, 4)) is None, (
+        "CommittedNeverLost: a server that has not caught up becomes a voter"
+    )
     settle(world, 1)
-    assert change(world, 1, (1, 2, 3, 4)) is not None
+    assert change(world, 1, (1, 2, 3, 4)) is not None, (
+        "§4.2.1: a server that has caught up does not become a voter"
+    )
 
 
 def test_4_2_1_what_a_server_lacks_fits_into_one_request_before_it_becomes_a_voter() -> None:
@@ -82,18 +92,26 @@ def test_4_2_1_what_a_server_lacks_fits_into_one_request_before_it_becomes_a_vot
     for entry in (large, large):
         assert world.propose(1, entry) is not None
         world.deliver_all(only=lambda packet: packet.to != 4)
-    assert change(world, 1, (1, 2, 3, 4)) is None, "§4.2.1: a voter that the first commit has to wait for"
+    assert change(world, 1, (1, 2, 3, 4)) is None, (
+        "CommittedNeverLost: §4.2.1: a voter that the first commit has to wait for"
+    )
     settle(world, 1)
-    assert change(world, 1, (1, 2, 3, 4)) is not None
+    assert change(world, 1, (1, 2, 3, 4)) is not None, (
+        "§4.2.1: a server that has caught up does not become a voter"
+    )
 
 
 def test_6_a_membership_is_in_force_when_appended() -> None:
     world = led(voters=2, passive=())
     world.crash(2)
-    assert change(world, 1, (1,)) is not None
+    assert change(world, 1, (1,)) is not None, "§6: a change is refused that may be made"
     world.deliver_all()
-    assert world.raft(1).membership == Membership((1,))
-    assert world.raft(1).commit_index == world.raft(1).log.last_index, "the majority of one is enough now"
+    assert world.raft(1).membership == Membership((1,)), (
+        "§6: a membership waits for its commit to be in force"
+    )
+    assert world.raft(1).commit_index == world.raft(1).log.last_index, (
+        "CommitProgress: the majority of one is enough now"
+    )
 
 
 def test_6_a_membership_that_is_truncated_is_not_in_force_any_more() -> None:
@@ -104,9 +122,13 @@ def test_6_a_membership_that_is_truncated_is_not_in_force_any_more() -> None:
     world.elect(2)
     world.commit(2, b"a")
     world.start(1)
-    assert world.raft(1).membership.learners == (4,)
+    assert world.raft(1).membership.learners == (4,), (
+        "§6: a membership that was appended is forgotten by a restart"
+    )
     settle(world, 2)
-    assert world.raft(1).membership == Membership((1, 2, 3))
+    assert world.raft(1).membership == Membership((1, 2, 3)), (
+        "ElectionSafety: a membership that was truncated is in force"
+    )
 
 
 def test_4_1_only_one_server_may_change_at_a_time() -> None:
@@ -122,9 +144,13 @@ def test_4_1_only_one_server_may_change_at_a_time() -> None:
 def test_4_1_no_second_change_before_the_first_has_committed() -> None:
     world = led(passive=(4, 5))
     assert change(world, 1, (1, 2, 3), (4,)) is not None
-    assert change(world, 1, (1, 2, 3), (4, 5)) is None
+    assert change(world, 1, (1, 2, 3), (4, 5)) is None, (
+        "LeaderCompleteness: a second change before the first has committed"
+    )
     world.deliver_all()
-    assert change(world, 1, (1, 2, 3), (4, 5)) is not None
+    assert change(world, 1, (1, 2, 3), (4, 5)) is not None, (
+        "§4.1: a change is refused although the one before it has committed"
+    )
 
 
 def test_4_1_no_change_before_an_entry_of_the_leaders_own_term_has_committed() -> None:
@@ -136,9 +162,13 @@ def test_4_1_no_change_before_an_entry_of_the_leaders_own_term_has_committed() -
     world.deliver_all(only=lambda packet: not getattr(packet.message, "entries", ()))
     raft = world.raft(2)
     assert raft.role is Role.LEADER and raft.log.membership_index <= raft.commit_index
-    assert change(world, 2, (1, 2, 3), (4,)) is None
+    assert change(world, 2, (1, 2, 3), (4,)) is None, (
+        "LeaderCompleteness: a change before an entry of the own term has committed"
+    )
     settle(world, 2)
-    assert change(world, 2, (1, 2, 3), (4,)) is not None
+    assert change(world, 2, (1, 2, 3), (4,)) is not None, (
+        "§4.1: a change is refused although an entry of the own term has committed"
+    )
 
 
 REMOVED, DEMOTED = (), (1,)
@@ -179,7 +209,7 @@ def test_4_2_2_a_leader_that_loses_its_vote_does_not_count_itself(learners: tupl
     index = change(world, 1, (2, 3), learners)
     world.deliver_all(only=lambda packet: 3 not in (packet.sender, packet.to))
     counts = world.raft(1).commit_index >= (index or 0) > 0
-    assert world.raft(2).log.last_index == index
+    assert world.raft(2).log.last_index == index, "§4.2.2: the entry does not reach the other server"
     assert not counts, "§4.2.2: a leader without a vote counts itself"
 
 
@@ -204,7 +234,7 @@ def test_4_2_2_a_leader_whose_change_is_lost_has_its_vote_back(learners: tuple[i
     assert world.raft(1).membership == Membership((1, 2, 3)), "LogMatching: a change stays that was truncated"
     assert world.raft(1).role is Role.FOLLOWER, "§4.2.2: a voter whose removal was lost cannot campaign"
     world.elect(1)
-    assert world.leader() == 1
+    assert world.leader() == 1, "§4.2.2: no server leads"
 
 
 @pytest.mark.parametrize("learners", [REMOVED, DEMOTED])
@@ -227,10 +257,12 @@ def test_4_2_2_only_the_removed_server_can_commit_its_removal() -> None:
     change(world, 1, (2,))
     world.packets.clear()
     world.restart(1)
-    assert world.raft(1).role is Role.FOLLOWER and 1 not in world.raft(1).membership.voters
+    assert world.raft(1).role is Role.FOLLOWER and 1 not in world.raft(1).membership.voters, (
+        "§4.2.2: a follower does not take a membership without it"
+    )
     world.elect(1)
-    assert world.raft(1).role is Role.LEARNER
-    assert world.leader() == 2
+    assert world.raft(1).role is Role.LEARNER, "§4.2.2: a removed server still has a timer"
+    assert world.leader() == 2, "§4.2.2: no server leads"
 
 
 def test_4_2_3_a_removed_follower_disturbs_nobody() -> None:
@@ -248,7 +280,9 @@ def test_4_2_3_a_removed_follower_disturbs_nobody() -> None:
     world.heal()
     term = world.raft(leader).current_term
     world.run(20.0)
-    assert (world.leader(), world.raft(leader).current_term) == (leader, term)
+    assert (world.leader(), world.raft(leader).current_term) == (leader, term), (
+        "§4.2.3: a removed server deposes a leader"
+    )
 
 
 def test_a_removed_follower_is_told() -> None:
@@ -264,10 +298,10 @@ def test_a_voter_can_become_a_learner_and_come_back() -> None:
     world = led(passive=())
     change(world, 1, (1, 2), (3,))
     settle(world, 1)
-    assert world.raft(3).role is Role.LEARNER
+    assert world.raft(3).role is Role.LEARNER, "§6: a demoted voter votes"
     change(world, 1, (1, 2, 3))
     settle(world, 1)
-    assert world.raft(3).role is Role.FOLLOWER
+    assert world.raft(3).role is Role.FOLLOWER, "§6: a promoted learner does not vote"
 
 
 def test_a_cluster_grows_from_one_to_five() -> None:
@@ -280,8 +314,10 @@ def test_a_cluster_grows_from_one_to_five() -> None:
         settle(world, 1)
         assert change(world, 1, (*voters, newcomer)) is not None
         settle(world, 1)
-    assert {host.raft.role for host in world.hosts.values()} == {Role.LEADER, Role.FOLLOWER}
+    assert {host.raft.role for host in world.hosts.values()} == {Role.LEADER, Role.FOLLOWER}, (
+        "§6: a member is left out"
+    )
     world.crash(1)
     world.crash(2)
     world.elect(4)
-    assert world.leader() == 4
+    assert world.leader() == 4, "§6: a new member cannot lead"

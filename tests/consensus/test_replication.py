@@ -37,7 +37,9 @@ def test_5_3_a_command_commits_once_a_majority_has_it_and_is_applied_everywhere_
     world = three()
     world.elect(1)
     world.commit(1, b"a", b"b", b"c")
-    assert [host.applied for host in world.hosts.values()] == [[(3, b"a"), (4, b"b"), (5, b"c")]] * 3
+    assert [host.applied for host in world.hosts.values()] == [[(3, b"a"), (4, b"b"), (5, b"c")]] * 3, (
+        "StateMachineSafety: not the same commands in one order everywhere"
+    )
 
 
 def test_5_3_a_minority_that_is_down_does_not_matter_and_catches_up() -> None:
@@ -45,11 +47,15 @@ def test_5_3_a_minority_that_is_down_does_not_matter_and_catches_up() -> None:
     world.elect(1)
     world.crash(3)
     world.commit(1, b"a", b"b")
-    assert world.hosts[1].applied == [(3, b"a"), (4, b"b")]
+    assert world.hosts[1].applied == [(3, b"a"), (4, b"b")], (
+        "CommitProgress: a majority is there, and nothing commits"
+    )
     world.start(3)
     world.heartbeat(1)
     world.heartbeat(1)
-    assert world.hosts[3].applied == world.hosts[1].applied
+    assert world.hosts[3].applied == world.hosts[1].applied, (
+        "StateMachineSafety: one that was away has applied something else"
+    )
 
 
 def test_5_3_nothing_commits_without_a_majority() -> None:
@@ -58,23 +64,29 @@ def test_5_3_nothing_commits_without_a_majority() -> None:
     world.crash(2), world.crash(3)
     index = world.propose(1, b"a")
     world.deliver_all()
-    assert index is not None and world.raft(1).commit_index < index
+    assert index is not None and world.raft(1).commit_index < index, (
+        "CommittedNeverLost: committed without a majority"
+    )
 
 
 def test_5_3_entries_whose_predecessor_is_not_there_are_refused() -> None:
     world = three()
     (answer,) = say(world, 2, 1, append(2, prev=(4, 1), entries=[(5, 2)]))
     assert isinstance(answer, AppendEntriesResponse)
-    assert (answer.success, answer.conflict_term, answer.conflict_index) == (False, 0, 2)
-    assert world.raft(1).log.last_index == 1
+    assert (answer.success, answer.conflict_term, answer.conflict_index) == (False, 0, 2), (
+        "LogMatching: entries without their predecessor are taken"
+    )
+    assert world.raft(1).log.last_index == 1, "LogMatching: entries without their predecessor are taken"
 
 
 def test_5_3_conflicting_entries_and_all_after_them_are_replaced() -> None:
     world = RaftWorld()
     world.add_with_log(1, [1, 2, 3], terms=[1, 1, 2, 2, 2], term=2)
     (answer,) = say(world, 2, 1, append(3, prev=(3, 1), entries=[(4, 3)]))
-    assert isinstance(answer, AppendEntriesResponse) and answer.match_index == 4
-    assert world.log_terms(1) == [1, 1, 3]
+    assert isinstance(answer, AppendEntriesResponse) and answer.match_index == 4, (
+        "LogMatching: what replaces a conflict is not acknowledged"
+    )
+    assert world.log_terms(1) == [1, 1, 3], "LogMatching: entries behind a conflict stay"
 
 
 def test_5_3_a_refusal_names_the_first_entry_of_the_conflicting_term() -> None:
@@ -82,7 +94,9 @@ def test_5_3_a_refusal_names_the_first_entry_of_the_conflicting_term() -> None:
     world.add_with_log(1, [1, 2, 3], terms=[1, 2, 2, 2], term=2)
     (answer,) = say(world, 2, 1, append(3, prev=(5, 3), entries=[(6, 3)]))
     assert isinstance(answer, AppendEntriesResponse)
-    assert (answer.success, answer.conflict_term, answer.conflict_index) == (False, 2, 3)
+    assert (answer.success, answer.conflict_term, answer.conflict_index) == (False, 2, 3), (
+        "§5.3: a refusal does not name where the conflict begins"
+    )
 
 
 @pytest.mark.parametrize(("conflicting_terms", "most"), [(1, 2), (3, 4), (6, 7)])
@@ -103,8 +117,10 @@ def test_5_3_one_round_trip_per_conflicting_term(conflicting_terms: int, most: i
     world.now += 3.0
     world.act(1, lambda raft: raft.tick(world.now))
     world.deliver_all(only=count)
-    assert world.leader() == 1 and world.log_terms(3) == world.log_terms(1)
-    assert refusals <= most
+    assert world.leader() == 1 and world.log_terms(3) == world.log_terms(1), (
+        "LogMatching: the follower's log is another one"
+    )
+    assert refusals <= most, "§5.3: more than one round trip for each term"
 
 
 def test_5_3_a_leader_never_changes_its_own_log() -> None:
@@ -113,8 +129,10 @@ def test_5_3_a_leader_never_changes_its_own_log() -> None:
     world.commit(1, b"a")
     before = world.log_terms(1)
     say(world, 2, 1, append(2, prev=(1, 1), entries=[(2, 2), (3, 2), (4, 2), (5, 2)]))
-    assert world.log_terms(1) == before
-    assert world.raft(1).ignored["a second leader of one term"] == 1
+    assert world.log_terms(1) == before, "LeaderAppendOnly: a leader's log changes"
+    assert world.raft(1).ignored["a second leader of one term"] == 1, (
+        "ElectionSafety: a second leader of one term is listened to"
+    )
 
 
 def test_5_3_followers_learn_of_a_commit_without_waiting_for_a_heartbeat() -> None:
@@ -122,15 +140,19 @@ def test_5_3_followers_learn_of_a_commit_without_waiting_for_a_heartbeat() -> No
     world.elect(1)
     now = world.now
     world.commit(1, b"a")
-    assert world.now == now
-    assert {host.applied_index for host in world.hosts.values()} == {3}
+    assert world.now == now, "§5.3: time passes until a commit is known"
+    assert {host.applied_index for host in world.hosts.values()} == {3}, (
+        "§5.3: a follower waits for a heartbeat to learn of a commit"
+    )
 
 
 def test_5_3_a_commit_index_is_believed_only_as_far_as_the_request_shows_agreement() -> None:
     world = RaftWorld()
     world.add_with_log(1, [1, 2, 3], terms=[1, 1, 2], term=2)  # the last one conflicts with the leader's
     say(world, 2, 1, append(3, prev=(2, 1), entries=[(3, 1)], commit=4))
-    assert world.raft(1).commit_index == 3
+    assert world.raft(1).commit_index == 3, (
+        "CommittedNeverLost: an entry commits that the request says nothing about"
+    )
 
 
 # ---------------------------------------------------------------------------------------- section 5.4.2
@@ -145,12 +167,14 @@ def test_5_4_2_an_older_entry_commits_only_below_one_of_the_leaders_own_term() -
         world.now += 1.9
         world.act(1, lambda raft: raft.tick(world.now))
         world.deliver_all(only=lambda packet: not getattr(packet.message, "entries", ()))
-    assert world.raft(1).role is Role.LEADER and world.raft(1).progress[2].match_index >= 3
-    assert world.raft(1).commit_index == 0
+    assert world.raft(1).role is Role.LEADER and world.raft(1).progress[2].match_index >= 3, (
+        "§5.4.2: no leader, or nothing to commit"
+    )
+    assert world.raft(1).commit_index == 0, "CommittedNeverLost: an entry of an older term commits by itself"
     world.heartbeat(1)
     world.heartbeat(1)
     world.heartbeat(1)
-    assert world.raft(1).commit_index == 4
+    assert world.raft(1).commit_index == 4, "CommitProgress: an entry of the own term commits nothing"
 
 
 # ------------------------------------------------------------------------------------------ section 5.5
@@ -159,8 +183,12 @@ def test_5_4_2_an_older_entry_commits_only_below_one_of_the_leaders_own_term() -
 def test_5_5_requests_may_come_again() -> None:
     world = three()
     request = append(2, prev=(1, 1), entries=[(2, 2), (3, 2)], commit=3)
-    assert say(world, 2, 1, request) == say(world, 2, 1, request)
-    assert world.log_terms(1) == [2, 2] and len(world.hosts[1].applied) == 2
+    assert say(world, 2, 1, request) == say(world, 2, 1, request), (
+        "§5.5: a repeated request is answered otherwise"
+    )
+    assert world.log_terms(1) == [2, 2] and len(world.hosts[1].applied) == 2, (
+        "StateMachineSafety: a repeated request is applied twice"
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -176,7 +204,9 @@ def test_5_5_followers_that_crash_again_and_again_end_up_equal(seed: int) -> Non
         world.restart(victim)
         world.run(0.7)
     world.run(5.0)
-    assert len({tuple(host.applied) for host in world.hosts.values()}) == 1
+    assert len({tuple(host.applied) for host in world.hosts.values()}) == 1, (
+        "StateMachineSafety: followers that crashed have applied something else"
+    )
 
 
 # -------------------------------------------------------------------------------- pipelining, limits, disk
@@ -193,11 +223,13 @@ def test_10_2_2_requests_go_out_ahead_of_answers_within_the_byte_budget() -> Non
         world.propose(1, b"x" * 18)  # 50 bytes each: two a request, three requests under way
     sent = [packet.message for packet in world.packets if packet.to == 2]
     entries = sum(len(m.entries) for m in sent if isinstance(m, AppendEntriesRequest))
-    assert 6 <= entries <= 8
-    assert world.raft(1).progress[2].inflight_bytes <= 300 + 100
+    assert 6 <= entries <= 8, "§10.2.2: more or less is under way than the budget allows"
+    assert world.raft(1).progress[2].inflight_bytes <= 300 + 100, (
+        "§10.2.2: more is under way than the budget allows"
+    )
     world.deliver_all()
-    assert world.hosts[2].applied_index == 22
-    assert world.raft(1).progress[2].inflight_bytes == 0
+    assert world.hosts[2].applied_index == 22, "CommitProgress: what waited for the budget is never sent"
+    assert world.raft(1).progress[2].inflight_bytes == 0, "§10.2.2: what is acknowledged counts as under way"
 
 
 def test_10_2_1_a_leader_sends_before_it_wrote_and_counts_itself_afterwards() -> None:
@@ -205,13 +237,17 @@ def test_10_2_1_a_leader_sends_before_it_wrote_and_counts_itself_afterwards() ->
     world.elect(1)
     world.auto_sync = False
     index = world.propose(1, b"a")
-    assert {p.to for p in world.packets if isinstance(p.message, AppendEntriesRequest)} == {2, 3}
+    assert {p.to for p in world.packets if isinstance(p.message, AppendEntriesRequest)} == {2, 3}, (
+        "§10.2.1: a leader writes before it sends"
+    )
     world.receive(next(i for i, packet in enumerate(world.packets) if packet.to == 2))
     world.hosts[2].sync()
     world.deliver_all(only=lambda packet: packet.sender == 2)
-    assert world.raft(1).commit_index == (index or 0) - 1, "one durable copy of three is no majority"
+    assert world.raft(1).commit_index == (index or 0) - 1, (
+        "CommittedNeverLost: one durable copy of three is no majority"
+    )
     world.hosts[1].sync()
-    assert world.raft(1).commit_index == index
+    assert world.raft(1).commit_index == index, "§10.2.1: a leader does not count its own durable copy"
 
 
 def test_10_2_1_two_followers_commit_an_entry_that_the_leader_has_not_written() -> None:
@@ -223,7 +259,9 @@ def test_10_2_1_two_followers_commit_an_entry_that_the_leader_has_not_written() 
         world.receive(next(i for i, packet in enumerate(world.packets) if packet.to == follower))
         world.hosts[follower].sync()
     world.deliver_all(only=lambda packet: packet.to == 1)
-    assert world.raft(1).commit_index == index
+    assert world.raft(1).commit_index == index, (
+        "§10.2.1: a leader waits for its own disk though a majority has it"
+    )
 
 
 def test_a_slow_disk_does_not_look_like_a_dead_server() -> None:
@@ -237,8 +275,12 @@ def test_a_slow_disk_does_not_look_like_a_dead_server() -> None:
         world.now += 0.1
         world.act(1, lambda raft: raft.tick(world.now))
         world.deliver_all(only=lambda packet: {packet.sender, packet.to} == {1, 2})
-    assert world.raft(1).role is Role.LEADER and world.raft(1).last_contact > contact + 2
-    assert world.raft(1).progress[2].match_index == 2, "but nothing unwritten was acknowledged"
+    assert world.raft(1).role is Role.LEADER and world.raft(1).last_contact > contact + 2, (
+        "§6.2: a server with a slow disk counts as silent"
+    )
+    assert world.raft(1).progress[2].match_index == 2, (
+        "CommittedNeverLost: but nothing unwritten was acknowledged"
+    )
 
 
 def test_proposals_are_refused_while_too_much_is_uncommitted() -> None:
@@ -247,15 +289,17 @@ def test_proposals_are_refused_while_too_much_is_uncommitted() -> None:
     world.found([1, 2, 3])
     world.elect(1)
     taken = [world.propose(1, b"x" * 60) is not None for _ in range(4)]
-    assert taken == [True, True, False, False]
+    assert taken == [True, True, False, False], "§10.2: more is uncommitted than may be"
     world.deliver_all()
-    assert world.propose(1, b"x" * 60) is not None
+    assert world.propose(1, b"x" * 60) is not None, (
+        "CommitProgress: refused although everything has committed"
+    )
 
 
 def test_a_follower_takes_no_proposals() -> None:
     world = three()
     world.elect(1)
-    assert world.propose(2, b"a") is None
+    assert world.propose(2, b"a") is None, "LeaderAppendOnly: a follower appends by itself"
 
 
 def test_lost_requests_are_noticed_at_the_next_heartbeat() -> None:
@@ -265,7 +309,9 @@ def test_lost_requests_are_noticed_at_the_next_heartbeat() -> None:
         world.propose(1, data)
     world.packets.clear()
     world.heartbeat(1)
-    assert {host.applied_index for host in world.hosts.values()} == {5}
+    assert {host.applied_index for host in world.hosts.values()} == {5}, (
+        "CommitProgress: a loss is not noticed at the next heartbeat"
+    )
 
 
 def test_an_idle_server_has_nothing_to_do_between_heartbeats() -> None:
@@ -273,5 +319,7 @@ def test_an_idle_server_has_nothing_to_do_between_heartbeats() -> None:
     world.elect(1)
     for server in (1, 2, 3):
         world.act(server, lambda raft: raft.tick(world.now))
-        assert not world.raft(server).has_ready()
-        assert world.raft(server).next_deadline() > world.now
+        assert not world.raft(server).has_ready(), "§5.2: a server at rest has something to do"
+        assert world.raft(server).next_deadline() > world.now, (
+            "§5.2: a host that waits for the next deadline spins"
+        )

@@ -54,13 +54,19 @@ def test_7_compaction_replaces_applied_entries_and_survives_a_restart() -> None:
     world.hosts[1].compact()
     world.hosts[1].sync()
     log = world.raft(1).log
-    assert (log.snapshot_index, log.last_index, log.last_term) == (4, 4, 2)
+    assert (log.snapshot_index, log.last_index, log.last_term) == (4, 4, 2), (
+        "StateMachineSafety: the log does not begin behind its snapshot"
+    )
     world.restart(1)
-    assert world.hosts[1].applied == [(3, b"a"), (4, b"b")]
-    assert world.raft(1).membership == Membership((1, 2, 3))
+    assert world.hosts[1].applied == [(3, b"a"), (4, b"b")], (
+        "StateMachineSafety: a restart loses what the snapshot holds"
+    )
+    assert world.raft(1).membership == Membership((1, 2, 3)), (
+        "ElectionSafety: a restart loses the membership of the snapshot"
+    )
     world.elect(2)
     world.commit(2, b"c")
-    assert world.hosts[1].applied == world.hosts[2].applied
+    assert world.hosts[1].applied == world.hosts[2].applied, "StateMachineSafety"
 
 
 def test_7_who_is_too_far_behind_gets_the_snapshot_in_pieces() -> None:
@@ -76,10 +82,12 @@ def test_7_who_is_too_far_behind_gets_the_snapshot_in_pieces() -> None:
         world.now += 0.1
         world.act(1, lambda raft: raft.tick(world.now))
         world.deliver_all(only=count)
-    assert world.hosts[3].applied == world.hosts[1].applied
-    assert pieces >= 5
+    assert world.hosts[3].applied == world.hosts[1].applied, (
+        "StateMachineSafety: the snapshot is not what the leader has applied"
+    )
+    assert pieces >= 5, "§7: a snapshot that is larger than a piece goes out in one"
     world.commit(1, b"after")
-    assert world.hosts[3].applied[-1][1] == b"after"
+    assert world.hosts[3].applied[-1][1] == b"after", "CommitProgress: nothing follows a snapshot"
 
 
 def test_7_a_lost_piece_is_sent_again() -> None:
@@ -97,7 +105,9 @@ def test_7_a_lost_piece_is_sent_again() -> None:
         world.now += 0.1
         world.act(1, lambda raft: raft.tick(world.now))
         world.deliver_all(only=lose_the_second)
-    assert lost and world.hosts[3].applied == world.hosts[1].applied
+    assert lost and world.hosts[3].applied == world.hosts[1].applied, (
+        "StateMachineSafety: a lost piece is not sent again"
+    )
 
 
 def test_7_a_follower_that_crashes_in_the_middle_starts_over() -> None:
@@ -109,7 +119,9 @@ def test_7_a_follower_that_crashes_in_the_middle_starts_over() -> None:
     world.restart(3)
     for _ in range(30):
         world.heartbeat(1)
-    assert world.hosts[3].applied == world.hosts[1].applied
+    assert world.hosts[3].applied == world.hosts[1].applied, (
+        "StateMachineSafety: one that crashed in the middle has something else"
+    )
 
 
 def test_7_a_piece_that_arrives_twice_is_taken_once() -> None:
@@ -137,7 +149,7 @@ def test_7_a_snapshot_under_way_stays_the_same_when_the_leader_compacts_again() 
     world.hosts[1].compact()
     for _ in range(30):
         world.heartbeat(1)
-    assert world.hosts[3].applied == world.hosts[1].applied
+    assert world.hosts[3].applied == world.hosts[1].applied, "StateMachineSafety: two snapshots are mixed"
 
 
 def test_7_an_answer_about_an_earlier_snapshot_says_nothing_about_the_one_under_way() -> None:
@@ -155,7 +167,7 @@ def test_7_an_answer_about_an_earlier_snapshot_says_nothing_about_the_one_under_
         world.act(1, lambda raft: raft.tick(world.now))
         world.deliver_all(only=keep)
     early = answers[-1]
-    assert early.installed
+    assert early.installed, "§7: the snapshot is installed"
     world.crash(3)
     world.commit(1, *(b"later %d" % number for number in range(10)))
     world.hosts[1].compact()
@@ -198,7 +210,7 @@ def test_7_what_follows_a_checkpoint_is_in_the_journal_behind_it() -> None:
     world.propose(1, b"c")
     world.hosts[1].compact()
     world.hosts[1].sync()
-    assert world.raft(1).log.snapshot_index == 4
+    assert world.raft(1).log.snapshot_index == 4, "§7: the leader has compacted"
     log = world.restart(1).raft.log
     assert (log.snapshot_index, log.last_index) == (4, 5), (
         "CommittedNeverLost: a durable entry went with what the checkpoint replaced"
@@ -209,16 +221,22 @@ def test_7_a_snapshot_installs_membership_and_log_position() -> None:
     world = three()
     data = b"\x90"  # an empty list, the state machine of these tests
     (answer,) = say(world, 2, 1, piece(0, data, 1))
-    assert answer == InstallSnapshotResponse(term=2, round=0, last_index=9, offset=1, installed=True)
+    assert answer == InstallSnapshotResponse(term=2, round=0, last_index=9, offset=1, installed=True), (
+        "StateMachineSafety: a snapshot that is whole is not installed"
+    )
     log = world.raft(1).log
-    assert (log.last_index, log.last_term, log.commit_index) == (9, 1, 9)
+    assert (log.last_index, log.last_term, log.commit_index) == (9, 1, 9), (
+        "StateMachineSafety: the log does not begin behind its snapshot"
+    )
 
 
 def test_7_entries_after_a_matching_snapshot_stay() -> None:
     world = RaftWorld()
     world.add_with_log(1, [1, 2, 3], terms=[1, 1, 1], term=1)
     say(world, 2, 1, piece(0, b"\x90", 1, index=3))
-    assert world.raft(1).log.last_index == 4 and world.raft(1).commit_index == 3
+    assert world.raft(1).log.last_index == 4 and world.raft(1).commit_index == 3, (
+        "CommittedNeverLost: entries behind a snapshot that matches are cut off"
+    )
 
 
 def test_7_entries_after_a_contradicting_snapshot_go() -> None:
@@ -237,8 +255,12 @@ def test_7_a_snapshot_of_less_than_is_committed_is_only_acknowledged() -> None:
     world.commit(1, b"a", b"b")
     before = world.log_terms(2)
     (answer,) = say(world, 1, 2, piece(0, b"\x90", 1, index=2, term=2))
-    assert isinstance(answer, InstallSnapshotResponse) and answer.installed
-    assert world.log_terms(2) == before and len(world.hosts[2].applied) == 2
+    assert isinstance(answer, InstallSnapshotResponse) and answer.installed, (
+        "§7: a late snapshot is not acknowledged"
+    )
+    assert world.log_terms(2) == before and len(world.hosts[2].applied) == 2, (
+        "CommittedNeverLost: a late snapshot takes back what is committed"
+    )
 
 
 def test_7_pieces_of_two_leaders_are_not_mixed() -> None:
@@ -246,7 +268,9 @@ def test_7_pieces_of_two_leaders_are_not_mixed() -> None:
     say(world, 2, 1, piece(0, b"\x91", 3, term=2))
     (answer,) = say(world, 3, 1, piece(1, b"\x02\x03", 3, term=3))
     assert isinstance(answer, InstallSnapshotResponse)
-    assert (answer.installed, answer.offset) == (False, 0)
+    assert (answer.installed, answer.offset) == (False, 0), (
+        "StateMachineSafety: pieces of two leaders are mixed"
+    )
 
 
 def test_7_a_snapshot_is_acknowledged_only_when_it_is_durable() -> None:
@@ -255,9 +279,11 @@ def test_7_a_snapshot_is_acknowledged_only_when_it_is_durable() -> None:
     world.packets.clear()
     world.auto_sync = False
     say(world, 2, 1, piece(0, b"\x90", 1))
-    assert world.packets == []
+    assert world.packets == [], "CommittedNeverLost: a snapshot is acknowledged before it is durable"
     world.hosts[1].sync()
-    assert [type(packet.message) for packet in world.packets] == [InstallSnapshotResponse]
+    assert [type(packet.message) for packet in world.packets] == [InstallSnapshotResponse], (
+        "§7: a durable snapshot is not acknowledged"
+    )
 
 
 # -------------------------------------------------------------------------------------------- section 8
@@ -267,8 +293,8 @@ def test_8_a_new_leader_commits_a_no_op_first() -> None:
     world = three()
     world.elect(1)
     noop = world.raft(1).log.entry(2)
-    assert (noop.kind, noop.term) == (EntryKind.NOOP, 2)
-    assert world.raft(1).commit_index == 2
+    assert (noop.kind, noop.term) == (EntryKind.NOOP, 2), "§8: a new leader's first entry is no no-op"
+    assert world.raft(1).commit_index == 2, "§8: the no-op does not commit"
 
 
 def test_8_a_read_is_confirmed_by_a_majority_and_sees_what_was_committed() -> None:
@@ -278,7 +304,7 @@ def test_8_a_read_is_confirmed_by_a_majority_and_sees_what_was_committed() -> No
     assert world.act(1, lambda raft: raft.read_index(77, world.now))
     assert world.hosts[1].reads == [], "ReadIndex: a read is confirmed by what was answered before it"
     world.deliver_all()
-    assert world.hosts[1].reads == [(77, 3)]
+    assert world.hosts[1].reads == [(77, 3)], "ReadIndex: a read does not see what was committed before it"
 
 
 def test_8_reads_of_one_turn_share_one_round() -> None:
@@ -291,9 +317,11 @@ def test_8_reads_of_one_turn_share_one_round() -> None:
 
     world.act(1, ask)
     asked = [p for p in world.packets if isinstance(p.message, AppendEntriesRequest)]
-    assert len(asked) == 2
+    assert len(asked) == 2, "ReadIndex: more than one round for the reads of a turn"
     world.deliver_all()
-    assert [context for context, _ in world.hosts[1].reads] == list(range(50))
+    assert [context for context, _ in world.hosts[1].reads] == list(range(50)), (
+        "ReadIndex: a read is left out"
+    )
 
 
 def test_8_an_answer_to_an_earlier_round_confirms_nothing() -> None:
@@ -308,9 +336,9 @@ def test_8_an_answer_to_an_earlier_round_confirms_nothing() -> None:
     world.act(1, lambda raft: raft.read_index(1, world.now))
     for packet in late:
         world.deliver(packet)
-    assert world.hosts[1].reads == []
+    assert world.hosts[1].reads == [], "ReadIndex: a read is confirmed by what was answered before it"
     world.deliver_all()
-    assert world.hosts[1].reads == [(1, 2)], "at the commit index, not one below it"
+    assert world.hosts[1].reads == [(1, 2)], "ReadIndex: at the commit index, not one below it"
 
 
 def test_8_a_rejection_of_an_older_term_confirms_no_round_of_the_term_that_it_names() -> None:
@@ -328,7 +356,9 @@ def test_8_a_rejection_of_an_older_term_confirms_no_round_of_the_term_that_it_na
     world.elect(3)
     world.elect(1)
     rejections = say(world, 1, 2, request.message)
-    assert [rejection.term for rejection in rejections] == [world.raft(1).current_term]
+    assert [rejection.term for rejection in rejections] == [world.raft(1).current_term], (
+        "§5.1: a request of an older term is not rejected"
+    )
     contact = world.raft(1).last_contact
     while not any(
         getattr(packet.message, "round", 0) == request.message.round - 1 for packet in world.packets
@@ -339,7 +369,7 @@ def test_8_a_rejection_of_an_older_term_confirms_no_round_of_the_term_that_it_na
     assert world.packets[-1].message.round == request.message.round
     for rejection in rejections:
         say(world, 2, 1, rejection)
-    assert world.raft(1).last_contact == contact, "leases: no majority has heard this leader since"
+    assert world.raft(1).last_contact == contact, "Lease: leases: no majority has heard this leader since"
     assert world.hosts[1].reads == [], "ReadIndex: no majority has heard this leader since"
 
 
@@ -353,10 +383,10 @@ def test_8_a_leader_that_was_replaced_confirms_no_read() -> None:
     world.deliver_all(only=lambda packet: not cut & {packet.sender, packet.to})
     world.propose(2, b"b")
     world.deliver_all(only=lambda packet: not cut & {packet.sender, packet.to})
-    assert world.hosts[2].applied[-1][1] == b"b"
+    assert world.hosts[2].applied[-1][1] == b"b", "§5.2: the other two go on"
     world.act(1, lambda raft: raft.read_index(1, world.now))
     world.deliver_all()
-    assert world.hosts[1].reads == []
+    assert world.hosts[1].reads == [], "ReadIndex: a leader that was replaced confirms a read"
 
 
 def test_8_no_read_before_an_entry_of_the_term_has_committed() -> None:
@@ -366,16 +396,16 @@ def test_8_no_read_before_an_entry_of_the_term_has_committed() -> None:
     world.deliver_all(only=lambda packet: not getattr(packet.message, "entries", ()))
     world.act(1, lambda raft: raft.read_index(1, world.now))
     world.deliver_all(only=lambda packet: not getattr(packet.message, "entries", ()))
-    assert world.hosts[1].reads == []
+    assert world.hosts[1].reads == [], "ReadIndex: a read before an entry of the own term has committed"
     for _ in range(3):
         world.heartbeat(1)
-    assert world.hosts[1].reads == [(1, 2)]
+    assert world.hosts[1].reads == [(1, 2)], "ReadIndex: a read is never confirmed"
 
 
 def test_8_only_a_leader_takes_reads() -> None:
     world = three()
     world.elect(1)
-    assert not world.act(2, lambda raft: raft.read_index(1, world.now))
+    assert not world.act(2, lambda raft: raft.read_index(1, world.now)), "ReadIndex: a follower takes a read"
 
 
 def test_8_a_lone_voter_reads_at_once() -> None:
@@ -383,7 +413,7 @@ def test_8_a_lone_voter_reads_at_once() -> None:
     world.found([1])
     world.act(1, lambda raft: raft.tick(0.0))
     world.act(1, lambda raft: raft.read_index(5, 0.0))
-    assert world.hosts[1].reads == [(5, 2)]
+    assert world.hosts[1].reads == [(5, 2)], "ReadIndex: a lone voter waits"
 
 
 def test_7_everybody_compacts_all_the_time_and_nothing_is_lost() -> None:
@@ -398,4 +428,6 @@ def test_7_everybody_compacts_all_the_time_and_nothing_is_lost() -> None:
         world.hosts[1 + number % 3].compact()
     world.drop = 0.0
     world.run(8.0)
-    assert len({tuple(host.applied) for host in world.hosts.values()}) == 1
+    assert len({tuple(host.applied) for host in world.hosts.values()}) == 1, (
+        "StateMachineSafety: not the same commands in one order everywhere"
+    )

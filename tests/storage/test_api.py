@@ -25,16 +25,22 @@ BOTH = pytest.mark.parametrize("crash", [False, True], ids=["closed", "killed"])
 @BOTH
 def test_what_was_appended_is_read_back_also_after_reopening(store: Store, crash: bool) -> None:
     wal = store.open()
-    assert [wal.append_for_topic("t", b"%d" % number) for number in range(5)] == [0, 1, 2, 3, 4]
-    assert wal.batch_append_for_topic("t", [b"a", b"", b"c"]) == 5
-    assert wal.batch_append_for_topic("u", [b"x"]) == 0
+    assert [wal.append_for_topic("t", b"%d" % number) for number in range(5)] == [0, 1, 2, 3, 4], (
+        "SeqOrder: entries do not get the next numbers"
+    )
+    assert wal.batch_append_for_topic("t", [b"a", b"", b"c"]) == 5, (
+        "SeqOrder: a batch does not get the next numbers"
+    )
+    assert wal.batch_append_for_topic("u", [b"x"]) == 0, "SeqOrder: the numbers of two topics mix"
     for _ in range(3):
         assert list(wal.payloads("t")) == [b"0", b"1", b"2", b"3", b"4", b"a", b"", b"c"], "AckedDurable"
-        assert wal.read_at("t", 4, max_entries=2) == [Entry(4, b"4"), Entry(5, b"a")]
-        assert list(wal.entries("t", 6)) == [Entry(6, b""), Entry(7, b"c")]
-        assert wal.topics() == ["t", "u"]
+        assert wal.read_at("t", 4, max_entries=2) == [Entry(4, b"4"), Entry(5, b"a")], "DeliveredIsPrefix"
+        assert list(wal.entries("t", 6)) == [Entry(6, b""), Entry(7, b"c")], (
+            "AckedDurable: not what was appended"
+        )
+        assert wal.topics() == ["t", "u"], "AckedDurable: a topic is missing, or more than there are"
         assert wal.bounds("t") == (0, 8), "AckedDurable"
-        assert wal.recovery.clean
+        assert wal.recovery.clean, "AckedDurable: damage or a cut after an orderly close"
         wal = store.reopen(wal, crash=crash)
     assert wal.append_for_topic("t", b"next") == 8, "SeqOrder"
 
@@ -58,13 +64,15 @@ def test_many_blocks_of_entries_of_any_size(store: Store, sizes: tuple[int, ...]
         assert list(wal.payloads("t")) == written, "AckedDurable"
         for _ in range(50):
             index = rng.randrange(len(written))
-            assert wal.read_at("t", index, max_entries=1) == [Entry(index, written[index])]
+            assert wal.read_at("t", index, max_entries=1) == [Entry(index, written[index])], (
+                "AckedDurable: not what was appended"
+            )
         start = rng.randrange(len(written))
         batch = wal.read_batch("t", start, 10_000, 1 << 20)
-        assert batch.payloads() == written[start : start + batch.count]
+        assert batch.payloads() == written[start : start + batch.count], "AckedDurable: not what was appended"
         assert batch.count
         wal = store.reopen(wal, crash=True, fsync=FsyncSchedule.no_fsync())
-    assert wal.verify() == []
+    assert wal.verify() == [], "AckedDurable: damage in a sound log"
 
 
 def test_limits_of_a_read(store: Store) -> None:
@@ -74,11 +82,15 @@ def test_limits_of_a_read(store: Store) -> None:
         [len(entry.data) for entry in wal.read_at("t", 0, max_bytes=limit)] for limit in (0, 10, 109, 110)
     ]
     assert sizes == [[10], [10], [10], [10, 100]]
-    assert [entry.index for entry in wal.read_at("t", 1, max_entries=2)] == [1, 2]
-    assert wal.read_at("t", 5) == []
+    assert [entry.index for entry in wal.read_at("t", 1, max_entries=2)] == [1, 2], (
+        "DeliveredIsPrefix: a read goes beyond its limit, or skips"
+    )
+    assert wal.read_at("t", 5) == [], "DeliveredIsPrefix: something is read behind the end"
     assert wal.read_at("nobody", 0) == []
     assert wal.read_batch("t", 1, 2, 5).payloads() == [b"x" * 100]
-    assert wal.read_batch("t", 99, 2, 5) == Batch(b"", b"")
+    assert wal.read_batch("t", 99, 2, 5) == Batch(b"", b""), (
+        "DeliveredIsPrefix: something is read behind the end"
+    )
     assert [len(e.data) for e in wal.batch_read_for_topic("t", max_bytes=50)] == [10]
     assert [len(e.data) for e in wal.batch_read_for_topic("t", max_bytes=50)] == [100]
     assert [len(e.data) for e in wal.batch_read_for_topic("t", max_bytes=50)] == [10, 10, 0]
@@ -99,9 +111,11 @@ def test_batches_are_limited_before_anything_is_written(store: Store) -> None:
     with pytest.raises(ValueError, match="split it"):
         wal.batch_append_for_topic("t", [bytes(1 << 20)] * 1025)
     assert wal.topics() == []
-    assert wal.batch_append_for_topic("t", [b""] * 2000) == 0
-    assert wal.batch_append_for_topic("t", []) == 2000
-    assert len(wal.batch_read_for_topic("t")) == 2000
+    assert wal.batch_append_for_topic("t", [b""] * 2000) == 0, (
+        "SeqOrder: a batch that was refused has taken numbers"
+    )
+    assert wal.batch_append_for_topic("t", []) == 2000, "SeqOrder: an empty batch takes a number"
+    assert len(wal.batch_read_for_topic("t")) == 2000, "AckedDurable"
 
 
 def test_any_bytes_like_object_is_an_entry_and_text_is_not(plain: Store) -> None:
@@ -111,7 +125,9 @@ def test_any_bytes_like_object_is_an_entry_and_text_is_not(plain: Store) -> None
     for data in (b"x", bytearray(b"x"), memoryview(b"x"), numbers, odd):
         wal.append_for_topic("t", data)
     wal.batch_append_for_topic("t", [b"x", bytearray(b"x"), memoryview(b"x"), numbers, odd])
-    assert list(wal.payloads("t")) == [b"x", b"x", b"x", bytes(numbers), b"ace"] * 2
+    assert list(wal.payloads("t")) == [b"x", b"x", b"x", bytes(numbers), b"ace"] * 2, (
+        "AckedDurable: not what was appended"
+    )
     for wrong in ("text", 7, None):
         with pytest.raises(TypeError, match="encode it" if wrong == "text" else "bytes-like"):
             wal.append_for_topic("t", wrong)
@@ -119,26 +135,34 @@ def test_any_bytes_like_object_is_an_entry_and_text_is_not(plain: Store) -> None
             wal.batch_append_for_topic("t", [b"fine", wrong])
     with pytest.raises(TypeError, match="use append"):
         wal.batch_append_for_topic("t", b"one entry")
-    assert wal.bounds("t") == (0, 10)
+    assert wal.bounds("t") == (0, 10), "SeqOrder: what was refused has taken a number"
 
 
 @BOTH
 def test_the_cursor_goes_on_where_it_was(store: Store, crash: bool) -> None:
     wal = store.open()
     wal.batch_append_for_topic("t", [b"%d" % number for number in range(10)])
-    assert wal.read_next("t", checkpoint=False) == wal.read_next("t") == Entry(0, b"0")
-    assert [e.index for e in wal.batch_read_for_topic("t", max_bytes=3, checkpoint=False)] == [1, 2, 3]
-    assert [e.index for e in wal.batch_read_for_topic("t", max_bytes=3)] == [1, 2, 3]
+    assert wal.read_next("t", checkpoint=False) == wal.read_next("t") == Entry(0, b"0"), (
+        "DeliveredIsPrefix: a look moves the cursor"
+    )
+    assert [e.index for e in wal.batch_read_for_topic("t", max_bytes=3, checkpoint=False)] == [1, 2, 3], (
+        "DeliveredIsPrefix"
+    )
+    assert [e.index for e in wal.batch_read_for_topic("t", max_bytes=3)] == [1, 2, 3], (
+        "DeliveredIsPrefix: a look moves the cursor"
+    )
     wal = store.reopen(wal, crash=crash)
     if crash:  # the last read, which no later one has confirmed, comes again
-        assert [e.index for e in wal.batch_read_for_topic("t", max_bytes=3)] == [1, 2, 3]
+        assert [e.index for e in wal.batch_read_for_topic("t", max_bytes=3)] == [1, 2, 3], (
+            "DeliveredIsPrefix: a look moves the cursor"
+        )
     assert wal.get_topic_entry_count("t") == 6
     assert wal.get_topic_entry_counts() == {"t": 6}
-    assert wal.read_next("t") == Entry(4, b"4")
+    assert wal.read_next("t") == Entry(4, b"4"), "NothingSkipped: a cursor does not go on where it was"
     wal.seek("t", 8)
     wal = store.reopen(wal, crash=crash)
-    assert [entry.index for entry in wal.batch_read_for_topic("t")] == [8, 9]
-    assert wal.read_next("t") is None
+    assert [entry.index for entry in wal.batch_read_for_topic("t")] == [8, 9], "NothingSkipped"
+    assert wal.read_next("t") is None, "DeliveredIsPrefix: something is read behind the end"
     for outside in (-1, 11):
         with pytest.raises(IndexError):
             wal.seek("t", outside)
@@ -154,7 +178,7 @@ def test_trim_and_delete(store: Store, crash: bool) -> None:
         wal.append_for_topic("u", b"u")
     size = wal.get_topic_size("t")
     wal.trim("t", 7000)
-    assert wal.get_topic_size("t") < size
+    assert wal.get_topic_size("t") < size, "SpaceIsGivenBack: a trim gives nothing back"
     wal.trim("u", 1000)
     wal.trim("nobody", 1)
     for _ in range(2):
@@ -166,16 +190,18 @@ def test_trim_and_delete(store: Store, crash: bool) -> None:
         )
         with pytest.raises(IndexError, match="7000"):
             wal.read_at("t", 6999)
-        assert wal.read_next("u") is None
+        assert wal.read_next("u") is None, "TrimmedStaysTrimmed"
         wal = store.reopen(wal, crash=crash)
     wal.delete_topic("t")
     wal.delete_topic("nobody")
     for _ in range(2):
         assert wal.topics() == ["u"], "TrimmedStaysTrimmed: a deleted topic comes back"
-        assert wal.bounds("t") == (0, 0)
-        assert wal.read_next("t") is None
+        assert wal.bounds("t") == (0, 0), "TrimmedStaysTrimmed: of a deleted topic something is left"
+        assert wal.read_next("t") is None, "TrimmedStaysTrimmed: of a deleted topic something is read"
         wal = store.reopen(wal, crash=crash)
-    assert wal.append_for_topic("t", b"new") == 0
+    assert wal.append_for_topic("t", b"new") == 0, (
+        "TrimmedStaysTrimmed: a topic that is begun anew has the numbers of the old one"
+    )
     assert wal.append_for_topic("u", b"new") == 40, "SeqOrder"
     wal = store.reopen(wal, crash=crash)
     assert list(wal.payloads("t")) == [b"new"], "TrimmedStaysTrimmed: entries of the deleted topic"
@@ -187,13 +213,13 @@ def test_space_that_was_given_back_is_used_again(store: Store) -> None:
     files: set[str] = set()
     for round_number in range(60):
         wal.batch_append_for_topic("t", [bytes(1000)] * 1000)
-        assert len(wal.batch_read_for_topic("t", max_bytes=1 << 30)) == 1000
+        assert len(wal.batch_read_for_topic("t", max_bytes=1 << 30)) == 1000, "NothingSkipped"
         files |= set(store.data_files()) if round_number > 30 else set()
     wal.sync()
     assert wal._engine.space.total_bytes() < 100 << 20, "SpaceIsGivenBack"
     wal._engine.space.check_invariants()
-    assert wal.bounds("t")[1] == 60_000
-    assert wal.bounds("t")[0] > 40_000
+    assert wal.bounds("t")[1] == 60_000, "SeqOrder"
+    assert wal.bounds("t")[0] > 40_000, "SpaceIsGivenBack"
 
 
 def test_deleting_gives_files_back_to_the_file_system(store: Store) -> None:
@@ -203,7 +229,7 @@ def test_deleting_gives_files_back_to_the_file_system(store: Store) -> None:
     before = wal._engine.space.total_bytes()
     wal.delete_topic("t")
     assert wal._engine.space.total_bytes() < before / 4, "SpaceIsGivenBack"
-    assert len(store.data_files()) == len(wal._engine.space.sizes)
+    assert len(store.data_files()) == len(wal._engine.space.sizes), "SpaceIsGivenBack"
 
 
 def test_a_second_engine_on_the_directory_is_told_the_pid(plain: Store) -> None:
@@ -275,7 +301,7 @@ def test_keys_are_directories_that_neither_escape_nor_collide(tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == ["root"]
     for number, key in enumerate(keys):
         with Walrus(tmp_path / "root", key=key) as wal:
-            assert list(wal.payloads("t")) == [b"%d" % number]
+            assert list(wal.payloads("t")) == [b"%d" % number], "AckedDurable: two keys share a directory"
 
 
 def test_the_environment_gives_directory_and_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,7 +359,7 @@ def test_every_schedule_survives_a_kill(store: Store, schedule: FsyncSchedule) -
     for number in range(50):
         wal.append_for_topic("t", b"%d" % number)
     wal = store.reopen(wal, crash=True, fsync=schedule)
-    assert wal.bounds("t") == (0, 50)
+    assert wal.bounds("t") == (0, 50), "AckedDurable: lost by a kill"
 
 
 def test_a_thousand_small_topics_are_cheap(plain: Store) -> None:

@@ -52,13 +52,15 @@ def test_a_cut_at_every_byte_of_the_last_record(tmp_path: Path, last: str, fille
         assert wal.bounds("t") == (0, left), f"PrefixAgree: a torn record counts in part, cut at {kept}"
         assert list(wal.payloads("t"))[:3] == [b"first", b"", b"third"], "AckedDurable"
         assert list(wal.payloads("other")) == [b"whole"], "AckedDurable"
-        assert wal.recovery.damage == [], "a torn write passes for damage"
+        assert wal.recovery.damage == [], "AckedDurable: a torn write passes for damage"
         touched = bool(image[start : start + kept].strip(b"\0")) or filler == "garbage"
-        assert (wal.recovery.dropped_bytes > 0) == (touched and not whole), kept
-        assert wal.append_for_topic("t", b"after") == wal.bounds("t")[1] - 1
+        assert (wal.recovery.dropped_bytes > 0) == (touched and not whole), f"AckedDurable: cut at {kept}"
+        assert wal.append_for_topic("t", b"after") == wal.bounds("t")[1] - 1, (
+            "SeqOrder: the number after a cut is another one"
+        )
         torn.kill()
         wal = Walrus(disk=torn.directory("log"))
-        assert wal.recovery.clean
+        assert wal.recovery.clean, "AckedDurable: something to cut after a cut"
         assert list(wal.payloads("t"))[-1] == b"after", "AckedDurable"
 
 
@@ -71,8 +73,8 @@ def test_the_cut_is_logged_and_counted(plain: Store, caplog: pytest.LogCaptureFi
     change(plain, end - 3, b"\0\0\0")
     with caplog.at_level(logging.WARNING, "walrus"):
         wal = plain.open()
-    assert wal.recovery.dropped_bytes == end - 3 - start
-    assert [cut.topic for cut in wal.recovery.cuts] == ["t"]
+    assert wal.recovery.dropped_bytes == end - 3 - start, "AckedDurable: more or less is cut than was torn"
+    assert [cut.topic for cut in wal.recovery.cuts] == ["t"], "AckedDurable: the cut of another topic"
     assert f"{end - 3 - start} bytes of a torn write" in caplog.text
 
 
@@ -101,22 +103,34 @@ def test_E14_a_bad_record_in_the_middle_is_named_and_can_be_skipped(
         with pytest.raises(CorruptionError) as caught:
             list(wal.payloads("t"))
         error = caught.value
-        assert (error.file, error.offset, error.topic, error.index, error.resume) == (FILE, start, "t", 4, 5)
-        assert [entry.index for entry in wal.read_at("t", 0)] == [0, 1, 2, 3]
+        assert (error.file, error.offset, error.topic, error.index, error.resume) == (
+            FILE,
+            start,
+            "t",
+            4,
+            5,
+        ), "DeliveredIsPrefix: the damage is named elsewhere"
+        assert [entry.index for entry in wal.read_at("t", 0)] == [0, 1, 2, 3], (
+            "DeliveredIsPrefix: entries before the damage are not read"
+        )
         with pytest.raises(CorruptionError):
             wal.read_at("t", 4)
         assert [entry.data for entry in wal.read_at("t", 5)] == [
             b"entry %d" % number for number in range(5, 10)
-        ]
-        assert list(wal.payloads("other")) == [b"fine"]
-        assert [(hole.topic, hole.first, hole.resume) for hole in wal.verify()] == [("t", 4, 5)]
+        ], "DeliveredIsPrefix: entries behind the damage are not read"
+        assert list(wal.payloads("other")) == [b"fine"], "AckedDurable: damage of one topic costs another one"
+        assert [(hole.topic, hole.first, hole.resume) for hole in wal.verify()] == [("t", 4, 5)], (
+            "DeliveredIsPrefix: the damage is named elsewhere"
+        )
         wal = plain.reopen(wal, crash=crash, fsync=schedule)
-    assert [entry.index for entry in wal.batch_read_for_topic("t")] == [0, 1, 2, 3]
+    assert [entry.index for entry in wal.batch_read_for_topic("t")] == [0, 1, 2, 3], (
+        "DeliveredIsPrefix: entries before the damage are not delivered"
+    )
     for _ in range(2):
         with pytest.raises(CorruptionError):
             wal.read_next("t")
     wal.seek("t", error.resume)
-    assert wal.read_next("t").index == 5
+    assert wal.read_next("t").index == 5, "DeliveredIsPrefix: a read does not go on behind the damage"
     assert wal.append_for_topic("t", b"more") == 10, "SeqOrder"
 
 
@@ -130,13 +144,13 @@ def test_rot_in_the_last_record_of_a_closed_log_is_damage_not_a_torn_write(plain
     wal = plain.open()
     for _ in range(2):
         assert wal.bounds("t") == (0, 2), "AckedDurable: damage is cut as if it were torn"
-        assert wal.verify()[0].first == 1
+        assert wal.verify()[0].first == 1, "AckedDurable: damage passes for a torn write"
         with pytest.raises(CorruptionError):
             wal.read_at("t", 1)
         wal = plain.reopen(wal, crash=False)
     assert wal.append_for_topic("t", b"next") == 2, "SeqOrder: the number of a durable entry is given again"
     wal = plain.reopen(wal, crash=True)
-    assert wal.read_at("t", 2)[0].data == b"next"
+    assert wal.read_at("t", 2)[0].data == b"next", "AckedDurable: what follows the damage cannot be appended"
     with pytest.raises(CorruptionError):
         wal.read_at("t", 1)
 
@@ -149,7 +163,7 @@ def test_rot_in_an_open_log_is_found_by_the_next_read(plain: Store) -> None:
     change(plain, places(wal, "t")[50][0] + 17, b"!")
     with pytest.raises(CorruptionError) as caught:
         list(wal.payloads("t"))
-    assert caught.value.index == 50
+    assert caught.value.index == 50, "DeliveredIsPrefix: the damage is named elsewhere"
 
 
 def test_a_flip_of_any_bit_never_gives_wrong_data(tmp_path: Path) -> None:
@@ -178,7 +192,7 @@ def test_a_flip_of_any_bit_never_gives_wrong_data(tmp_path: Path) -> None:
                 found = wal.read_at("t", index, max_entries=1)[0].data
                 assert found == flat[index], "PrefixAgree: damage is read as an entry"
             except CorruptionError as error:
-                assert error.resume > index
+                assert error.resume > index, "DeliveredIsPrefix: the reader does not get on"
         again.kill()
 
 
@@ -237,12 +251,14 @@ def test_a_topic_that_loses_its_only_header_is_missed(plain: Store) -> None:
     change(plain, block.extent.offset + 20, b"????")
     for _ in range(2):  # looking does not make it whole
         wal = plain.open()
-        assert wal.topics() == ["u"]
-        assert [note.durable for note in wal.recovery.nameless] == [2]
-        assert not wal.recovery.clean
+        assert wal.topics() == ["u"], "AckedDurable"
+        assert [note.durable for note in wal.recovery.nameless] == [2], (
+            "AckedDurable: a topic that lost its header is not missed"
+        )
+        assert not wal.recovery.clean, "AckedDurable: a topic that lost its header is not missed"
         wal.close()
     wal = plain.open()
-    assert wal.append_for_topic("t", b"anew") == 0
+    assert wal.append_for_topic("t", b"anew") == 0, "SeqOrder"
     wal.close()
     wal = plain.open()
     assert wal.recovery.clean
@@ -267,13 +283,15 @@ def test_an_older_life_of_a_block_is_never_read(plain: Store) -> None:
         for number in range(20):
             wal.append_for_topic("t", b"old %d" % number)
         wal.delete_topic("t")
-    assert wal.append_for_topic("t", b"new") == 0
+    assert wal.append_for_topic("t", b"new") == 0, (
+        "SeqOrder: a topic that is begun anew has the numbers of the old one"
+    )
     plain.crash()
     block = wal._engine.logs["t"].blocks[0]
     old = Life.of(block.head.life - 1, block.extent.file, block.extent.offset)
     assert old.tag != block.life.tag
     wal = plain.open()
-    assert list(wal.payloads("t")) == [b"new"]
+    assert list(wal.payloads("t")) == [b"new"], "PrefixAgree: an older life of a block is read"
 
 
 def test_records_inside_entries_are_only_bytes(plain: Store) -> None:
@@ -286,7 +304,7 @@ def test_records_inside_entries_are_only_bytes(plain: Store) -> None:
     expected = list(wal.payloads("t"))
     wal = plain.reopen(wal, crash=True)
     assert list(wal.payloads("t")) == expected, "PrefixAgree: a payload is taken for a record"
-    assert wal.recovery.clean
+    assert wal.recovery.clean, "AckedDurable: an entry passes for a record"
     assert wal.topics() == ["t"]
 
 
@@ -296,9 +314,15 @@ def test_headers_are_bound_to_their_place() -> None:
     wal.write("t", Batch.of([b"x"]))
     block = wal._engine.logs["t"].blocks[0]
     view = wal._engine.space.view(block.extent)
-    assert decode_block(view, block.extent.file, block.extent.offset) == block.head
-    assert decode_block(view, block.extent.file, block.extent.offset + UNIT) is None
-    assert decode_block(view, block.extent.file + 1, block.extent.offset) is None
+    assert decode_block(view, block.extent.file, block.extent.offset) == block.head, (
+        "PrefixAgree: a header does not hold in its place"
+    )
+    assert decode_block(view, block.extent.file, block.extent.offset + UNIT) is None, (
+        "PrefixAgree: a header holds elsewhere"
+    )
+    assert decode_block(view, block.extent.file + 1, block.extent.offset) is None, (
+        "PrefixAgree: a header holds in another file"
+    )
 
 
 def test_a_first_block_that_lost_its_header_is_missed_if_it_held_one_entry(plain: Store) -> None:
@@ -311,4 +335,4 @@ def test_a_first_block_that_lost_its_header_is_missed_if_it_held_one_entry(plain
     change(plain, first.extent.offset + 20, b"????")
     wal = plain.open()
     damage = [(hole.first, hole.resume) for hole in wal.recovery.damage]
-    assert damage == [(0, 1)], "a reader would be told that the entry was trimmed on purpose"
+    assert damage == [(0, 1)], "AckedDurable: a reader would be told that the entry was trimmed on purpose"

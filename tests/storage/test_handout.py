@@ -50,9 +50,13 @@ class Timed:
 def test_what_is_received_is_out_until_it_is_acknowledged_given_back_or_its_time_ends() -> None:
     timed = Timed(4)
     first, second, third = (timed.wal.receive("t", visibility=10) for _ in range(3))
-    assert first and second and third and (first.data, first.deliveries) == (b"0", 1)
-    assert timed.wal.ack("t", second) and timed.wal.ack("t", second), "twice is the same as once"
-    assert timed.wal.nack("t", third, delay=5) and timed.wal.count("t") == 3
+    assert first and second and third and (first.data, first.deliveries) == (b"0", 1), "EveryEntryAcked"
+    assert timed.wal.ack("t", second) and timed.wal.ack("t", second), (
+        "EveryEntryAcked: twice is the same as once"
+    )
+    assert timed.wal.nack("t", third, delay=5) and timed.wal.count("t") == 3, (
+        "EveryEntryAcked: given back and not counted"
+    )
     assert timed.take(2) == [(3, 1)], "OutIsBounded: what is out is out once"
     timed.now = 5.0
     assert timed.take(2) == [(2, 2)], "EveryEntryAcked: the delay is over"
@@ -83,7 +87,7 @@ def test_what_comes_back_again_and_again_costs_no_memory_and_holds_up_no_other()
     for _ in range(3 * MAX_IN_HAND):
         assert handout.candidate(2, 1.0) == 1
         deliveries = handout.hand_out(1, 50.0)
-        assert handout.give_back(1, deliveries, 0.5)
+        assert handout.give_back(1, deliveries, 0.5), "EveryEntryAcked: what is out cannot be given back"
         assert len(handout._due) <= 2 * MAX_IN_HAND, "OutIsBounded: deadlines of deliveries that are over"
     handout.hand_out(1, 50.0)
     assert handout.candidate(2, 30.0) == 0, "EveryEntryAcked: its consumer is dead, and it never comes back"
@@ -106,7 +110,7 @@ def test_an_orderly_close_keeps_what_is_acknowledged_without_a_gap(store: Store)
     for _ in range(3):
         assert wal.ack("t", wal.receive("t"))  # type: ignore[arg-type]
     wal = store.reopen(wal, crash=False)
-    assert wal.receive("t").index == 3  # type: ignore[union-attr]
+    assert wal.receive("t").index == 3, "AckedNotRedelivered: acknowledged, and given again by the next start"  # type: ignore[union-attr]
     wal.close()
 
 
@@ -154,9 +158,9 @@ def test_trim_and_seek_move_the_mark_and_a_deleted_topic_begins_anew() -> None:
     assert timed.take(1) == [(4, 1)] and timed.wal.count("t") == 4, "NothingSkipped"
     timed.wal.seek("t", 6)
     assert timed.take(9) == [(6, 1), (7, 1)], "AckedNotRedelivered"
-    assert entries[2] and timed.wal.ack("t", entries[2]), "below the mark: done"
+    assert entries[2] and timed.wal.ack("t", entries[2]), "AckedNotRedelivered: below the mark: done"
     timed.wal.delete_topic("t")
-    assert timed.wal.receive("t") is None
+    assert timed.wal.receive("t") is None, "AckedNotRedelivered: something that is done, or not there"
     timed.wal.append("t", b"new")
     assert timed.take(2) == [(0, 1)], "NothingSkipped"
 
@@ -208,7 +212,7 @@ def test_the_machine_keeps_its_invariants_and_hands_everything_out(seed: int) ->
         assert all(index in acknowledged for index in range(handout.mark)), "NothingSkipped"
     while (index := handout.candidate(end, 1e9)) is not None:
         handout.hand_out(index, 2e9)
-        assert handout.acknowledge(index)
+        assert handout.acknowledge(index), "EveryEntryAcked: an entry that is there cannot be acknowledged"
     assert handout.mark == end, "EveryEntryAcked"
 
 
@@ -316,7 +320,7 @@ def test_an_entry_that_comes_back_is_read_again_although_those_behind_it_are_at_
 
 def test_an_entry_that_is_trimmed_while_it_is_out_does_not_come_again_when_its_time_ends() -> None:
     timed = Timed(3)
-    assert timed.take(visibility=10) == [(0, 1)]
+    assert timed.take(visibility=10) == [(0, 1)], "EveryEntryAcked"
     timed.wal.trim("t", 2)
     timed.now = 10.0
     assert timed.take(2) == [(2, 1)], "AckedNotRedelivered"
@@ -328,8 +332,10 @@ def test_an_entry_that_is_trimmed_while_it_is_out_does_not_come_again_when_its_t
 def test_the_end_of_the_block_acknowledges_and_an_exception_in_it_gives_back() -> None:
     timed = Timed(3)
     with timed.wal.receive("t", timeout=None) as received:
-        assert (received.index, received.data, timed.wal.count("t")) == (0, b"0", 3), "it is in hand"
-    assert timed.wal.count("t") == 2
+        assert (received.index, received.data, timed.wal.count("t")) == (0, b"0", 3), (
+            "EveryEntryAcked: it is in hand"
+        )
+    assert timed.wal.count("t") == 2, "EveryEntryAcked: the end of the block does not acknowledge"
     for error in (RuntimeError(), KeyboardInterrupt()):
         with pytest.raises(type(error)), timed.wal.receive("t", timeout=None) as received:
             raise error
@@ -340,7 +346,7 @@ def test_the_end_of_the_block_acknowledges_and_an_exception_in_it_gives_back() -
 def test_what_the_block_gives_back_is_not_acknowledged_at_its_end() -> None:
     timed = Timed(2)
     with timed.wal.receive("t", timeout=None) as received:
-        assert timed.wal.nack("t", received, delay=5)
+        assert timed.wal.nack("t", received, delay=5), "EveryEntryAcked"
     assert timed.wal.count("t") == 2, "NothingSkipped: an ack counts after a nack, too"
     assert timed.take(2) == [(1, 1)], "NothingSkipped"
     timed.now = 5.0

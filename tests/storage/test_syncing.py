@@ -71,7 +71,9 @@ def test_a_sync_marks_what_was_written_before_it_began() -> None:
     assert log.durable_index == 1, "AckedDurable: a sync marks more than it covered"
     wal.write("t", Batch.of([b"later"]))
     view, block = engine.space.view(log.blocks[-1].extent), log.blocks[-1]
-    assert [each.durable for each in records(view, block.life, block.head.start, block.extent.size)][-1] == 1
+    assert [each.durable for each in records(view, block.life, block.head.start, block.extent.size)][
+        -1
+    ] == 1, "AckedDurable: a record says more durable than was"
 
 
 def test_what_is_appended_while_a_sync_runs_and_behind_it_can_be_read() -> None:
@@ -119,12 +121,12 @@ def test_a_cut_tail_is_overwritten_whole() -> None:
     platter.lose_power(KEEP_ALL)
     platter.flip_bit("log", FILE, 8 * (lost + 20))  # the write of B did not reach the disk whole
     wal = opened(platter)
-    assert entries_of(wal, "t") == [b"A"]
+    assert entries_of(wal, "t") == [b"A"], "PrefixAgree: what was cut is read"
     wal.write("t", Batch.of([b"X" * 40]))
     platter.kill()
     wal = opened(platter)
     assert entries_of(wal, "t") == [b"A", b"X" * 40], "PrefixAgree: what was cut stays cut"
-    assert wal.recovery.clean
+    assert wal.recovery.clean, "AckedDurable: something to cut after a cut"
 
 
 def test_a_cut_is_synced_in_every_file_that_it_touches() -> None:
@@ -140,7 +142,7 @@ def test_a_cut_is_synced_in_every_file_that_it_touches() -> None:
     platter.lose_power(KEEP_ALL)
     platter.flip_bit("log", FILE, 8 * (torn + 20))
     wal = opened(platter)
-    assert entries_of(wal, "t") == [b"A"]
+    assert entries_of(wal, "t") == [b"A"], "PrefixAgree: what was cut is read"
     wal.write("t", Batch.of([b"X"]))
     wal.sync()
     platter.lose_power(LOSE_ALL)
@@ -240,7 +242,7 @@ def test_what_is_known_is_noted_before_the_evidence_is_overwritten() -> None:
         platter.flip_bit("log", FILE, 8 * (spots[1][0] + 20))  # B rots
         wal = opened(platter)
         assert wal.bounds("t")[1] >= 2, f"AckedDurable: a durable entry is cut as torn, operation {operation}"
-        assert wal.verify("t")[0].first == 1, "its damage is named"
+        assert wal.verify("t")[0].first == 1, "AckedDurable: its damage is named"
         if crashed:
             return
         operation += 1
@@ -272,7 +274,7 @@ def test_each_block_of_the_journal_begins_with_the_whole_state(lead: int) -> Non
     while journal.log.blocks[-1] is block:
         journal.add([topic_note(wal._engine.logs["t"].topic_id, TopicNote())])
     begins = Reader(journal.log, journal.log.blocks[-1].head.base).payloads()
-    assert begins[0] == STATE, "the blocks before go, and with them what no note says again"
+    assert begins[0] == STATE, "AckedDurable: the blocks before go, and with them what no note says again"
 
 
 class Door:
@@ -313,7 +315,7 @@ def test_a_note_of_another_thread_waits_while_a_block_of_the_journal_begins() ->
     go_on.set()
     for thread in (beginning, adding):
         thread.join(120)
-    assert reached and added, "a note is refused because another thread begins a block"
+    assert reached and added, "AckedDurable: a note is refused because another thread begins a block"
 
 
 def test_what_is_deleted_is_given_back_at_once_if_it_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,7 +325,7 @@ def test_what_is_deleted_is_given_back_at_once_if_it_is_much(monkeypatch: pytest
     size, before = log.blocks[0].extent.size, space.free_bytes()
     monkeypatch.setattr(engine, "_HURRY", size)
     wal._engine.delete(log)
-    assert space.free_bytes() == before + size, "the sync that frees it may never come"
+    assert space.free_bytes() == before + size, "SpaceIsGivenBack: the sync that frees it may never come"
 
 
 def test_a_free_range_that_fits_exactly_is_used_again() -> None:
@@ -331,4 +333,4 @@ def test_a_free_range_that_fits_exactly_is_used_again() -> None:
     first, _ = space.allocate(UNIT)
     space.allocate(UNIT)
     space.release(first)
-    assert space.allocate(UNIT) == (first, False)
+    assert space.allocate(UNIT) == (first, False), "SpaceIsGivenBack: a free range that fits is not used"

@@ -500,6 +500,8 @@ class Cursors:
         assert len(ahead) == len(self._aheads) and sum(one.weight for one in ahead) == self._ahead_bytes
         for cursor in self._cursors.values():
             starts = [handed.start for handed in cursor.handed]
-            assert starts == sorted(starts) and all(start <= cursor.position for start in starts)
+            assert starts == sorted(starts) and all(start <= cursor.position for start in starts), (
+                "DeliveredIsPrefix: deliveries are not in the order of their entries"
+            )
             topic = self._metadata.topics[cursor.key[0]]
             assert topic.in_bounds(cursor.position), f"CursorInBounds: {cursor.key} {cursor.position}"

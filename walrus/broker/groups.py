@@ -165,7 +165,7 @@ class WorkQueue:
         """Hand out `count` entries from the candidate on, at most as many as `fresh` allows."""
         if count == 1:
             return [self.hand_out(first, until)]
-        assert first > self._furthest, "an entry is out once"
+        assert first > self._furthest, "AckedNotRedelivered: an entry is out once"
         assert first >= self.done.high, "AckedNotRedelivered: a run goes over what was acknowledged"
         segment, offsets = first.segment, range(first.offset, first.offset + count)
         positions = [Position(segment, offset) for offset in offsets]
@@ -185,7 +185,7 @@ class WorkQueue:
     def hand_out(self, position: Position, until: float) -> Receipt:
         """Receive: hand out the candidate."""
         assert not self._is_acknowledged(position), "AckedNotRedelivered: it was acknowledged"
-        assert position not in self._out, "an entry is out once"
+        assert position not in self._out, "AckedNotRedelivered: an entry is out once"
         self._given_back.pop(position, None)
         number = self._deliveries[position] = self._deliveries.get(position, 0) + 1
         self._hold([position], number, until)
@@ -328,8 +328,10 @@ class WorkQueue:
     def check_invariants(self, topic: Topic) -> None:
         """Assert the invariants of a group."""
         out, back = self._out.keys(), self._given_back.keys()
-        assert not out & back and not (out | back) & self.noted, "an entry is in one state"
-        assert self._deliveries.keys() == out | back, "deliveries are counted of what is not acknowledged"
+        assert not out & back and not (out | back) & self.noted, "EveryEntryAcked: an entry is in one state"
+        assert self._deliveries.keys() == out | back, (
+            "EveryEntryAcked: deliveries are counted of what is not acknowledged"
+        )
         for position in (*out, *back, *self.noted):
             assert not self.done.covers(position), f"AckedNotRedelivered: {position} is done"
             assert topic.distance(self.done.low, position) < self._window, f"OutIsBounded: {position}"

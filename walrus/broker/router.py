@@ -315,7 +315,7 @@ class Router:
         total = 0
         for route in self._routes.values():
             requests = [sent.request for sent in route.sent]
-            assert requests == sorted(set(requests)), "forwards are on their way in order"
+            assert requests == sorted(set(requests)), "ProducerOrder: forwards are on their way in order"
             assert len({sent.segment for sent in route.sent}) <= 1, "one segment at a time"
             items = [item for sent in route.sent for item in sent.items]
             total += sum(item.batch.weight for item in (*items, *route.returned, *route.waiting))

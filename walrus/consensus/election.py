@@ -86,7 +86,7 @@ class Election:
         assert self.started_at > -math.inf, "an answer to a question that was never asked"
         if voter not in self.granted and voter not in self.refused:
             (self.granted if granted else self.refused).add(voter)
-        assert not self.granted & self.refused
+        assert not self.granted & self.refused, "ElectionSafety: one voter says both"
 
     def won(self, membership: Membership) -> bool:
         """Return whether a majority of the voters granted it. Answers of other servers do not count."""
@@ -114,5 +114,5 @@ class Election:
 
     def check_invariants(self) -> None:
         """Assert what the module docstring lists."""
-        assert not self.granted & self.refused
+        assert not self.granted & self.refused, "ElectionSafety: one voter says both"
         assert self.deadline > -math.inf

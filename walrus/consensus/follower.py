@@ -83,7 +83,7 @@ class Following:
             return None
         upto = message.prev_log_index + len(message.entries)
         added = self._log.merge(message.entries)
-        assert 0 <= added <= len(message.entries)
+        assert 0 <= added <= len(message.entries), "LogMatching: more is added than was sent"
         assert upto <= self._log.last_index, "LogMatching: all of the request is in our log"
         self._event(
             "AcceptAppendEntriesRequest",
@@ -122,7 +122,7 @@ class Following:
         if index > self._log.commit_index:
             self._log.commit_to(index)
             self._event("LearnCommitIndex")
-        assert self._log.commit_index >= index
+        assert self._log.commit_index >= index, "CommittedNeverLost: the commit index falls"
 
     def _acknowledge(self, sender: int, message: AppendEntriesRequest, upto: int, added: int) -> None:
         """Answer with what is durable, and once more when the rest is.
@@ -196,5 +196,7 @@ class Following:
             offset=message.total if installed else self._receiver.held,
             installed=installed,
         )
-        assert not installed or self._log.commit_index >= message.last_index
+        assert not installed or self._log.commit_index >= message.last_index, (
+            "CommittedNeverLost: installed, and not committed"
+        )
         (self._outbox.send_after if installed else self._outbox.send)(sender, answer)

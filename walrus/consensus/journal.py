@@ -123,7 +123,9 @@ class RaftJournal:
         done = [number for number in self._checkpoints if number <= ready.number]
         if done:
             place = max(self._checkpoints.pop(number) for number in done)
-            assert not self._checkpoints or place < min(self._checkpoints.values())
+            assert not self._checkpoints or place < min(self._checkpoints.values()), (
+                "CommittedNeverLost: a snapshot that is not durable yet would go"
+            )
             # Without room to note the trim, the old records stay until the next snapshot trims them too.
             with suppress(DiskFull):
                 self._storage.trim(self._topic, place)
@@ -219,7 +221,7 @@ class _Loader:
         if not base < entry.index <= base + len(self._entries) + 1:
             raise self._error(position, f"entry {entry.index} does not follow what is there")
         del self._entries[entry.index - base - 1 :]
-        assert len(self._entries) == entry.index - base - 1
+        assert len(self._entries) == entry.index - base - 1, "LogMatching: an entry at another index"
         last_term = self._entries[-1].term if self._entries else self._snapshot.term if self._snapshot else 0
         if entry.term < last_term:
             raise self._error(position, f"entry {entry.index} is of an older term than the one before it")
@@ -238,7 +240,9 @@ class _Loader:
             raise self._error(position, f"the Raft snapshot at index {header.index} is corrupt")
         header.membership.check()
         self._entries = self._entries_after(header.index, header.term)
-        assert not self._entries or self._entries[0].index == header.index + 1
+        assert not self._entries or self._entries[0].index == header.index + 1, (
+            "LogMatching: the log does not begin behind its snapshot"
+        )
         self._snapshot = Snapshot(header.index, header.term, header.membership, bytes(self._data))
         self._header = None
         self._data.clear()
@@ -274,7 +278,9 @@ class _Loader:
         if self._hard_state.term < last_term:
             raise JournalError(f"topic {self._topic!r} has lost the term of its last entry: {_ADVICE}")
         base = self._snapshot.index if self._snapshot else 0
-        assert not self._entries or self._entries[0].index == base + 1
+        assert not self._entries or self._entries[0].index == base + 1, (
+            "LogMatching: the log does not begin behind its snapshot"
+        )
         assert base + len(self._entries) == (self._entries[-1].index if self._entries else base)
         membership = self._snapshot.membership if self._snapshot else Membership()
         return Restored(

@@ -109,8 +109,10 @@ class Leadership:
         now: float,
         elected_at: float,
     ) -> None:
-        assert elected_at <= now, "elected before it asked for votes"
-        assert log.last_term < term, "nothing of a leader's term is in its log before it leads"
+        assert elected_at <= now, "ElectionSafety: elected before it asked for votes"
+        assert log.last_term < term, (
+            "LeaderAppendOnly: nothing of a leader's term is in its log before it leads"
+        )
         self._node_id, self._config, self._log, self._send = node_id, config, log, send
         self.term = term
         self.progress: dict[int, Progress] = {}
@@ -166,7 +168,7 @@ class Leadership:
         """The highest index that a majority of the voters holds durably, this server's own disk included."""
         matches = {peer: progress.match_index for peer, progress in self.progress.items()}
         index = self._quorum_value(self._log.persisted_index, matches)
-        assert index <= self._log.last_index
+        assert index <= self._log.last_index, "CommittedNeverLost: a majority holds more than the leader"
         return index
 
     def has_caught_up(self, peer: int) -> bool:
@@ -186,7 +188,7 @@ class Leadership:
     def note_appended(self, entry: Entry) -> None:
         """The leader appended an entry of its own."""
         assert entry.term == self.term, "LeaderAppendOnly: a leader appends entries of its own term"
-        assert entry.index == self._log.last_index
+        assert entry.index == self._log.last_index, "LeaderAppendOnly: an entry elsewhere than at the end"
         self.uncommitted_bytes += entry_bytes(entry)
         self.pending = True
 
@@ -306,7 +308,9 @@ class Leadership:
         if progress.transfer is not None:
             self._send_chunk(peer, progress, now)
             return
-        assert progress.next_index > self._log.snapshot_index, "these entries are compacted away"
+        assert progress.next_index > self._log.snapshot_index, (
+            "StateMachineSafety: these entries are compacted away"
+        )
         while progress.may_send(self._config.max_inflight_bytes):
             first = progress.state is ProgressState.PROBE
             entries = self._log.entries_within(progress.next_index, self._config.max_append_bytes)
@@ -322,7 +326,7 @@ class Leadership:
 
     def _send_entries(self, peer: int, progress: Progress, prev: int, entries: tuple[Entry, ...]) -> None:
         """One AppendEntriesRequest. The receiver clips leader_commit to what the request covers."""
-        assert not entries or entries[0].index == prev + 1, "entries follow their predecessor"
+        assert not entries or entries[0].index == prev + 1, "LogMatching: entries follow their predecessor"
         self._send(
             peer,
             AppendEntriesRequest(
@@ -399,7 +403,9 @@ class Leadership:
         self.pending = True
         if response.installed:
             progress.finish_snapshot()
-            assert progress.match_index >= response.last_index
+            assert progress.match_index >= response.last_index, (
+                "CommittedNeverLost: installed, and not counted"
+            )
         elif response.offset != transfer.offset and response.offset < len(transfer.snapshot.data):
             transfer.offset, transfer.sent_at = response.offset, None
 
@@ -444,8 +450,12 @@ class Leadership:
         assert list(self.progress) == sorted(self.progress), "equal seeds must give equal runs"
         for progress in self.progress.values():
             progress.check_invariants()
-            assert progress.match_index <= self._log.last_index
-            assert progress.next_index <= self._log.last_index + 1
+            assert progress.match_index <= self._log.last_index, (
+                "LogMatching: a follower holds more than the leader"
+            )
+            assert progress.next_index <= self._log.last_index + 1, (
+                "LogMatching: a follower is sent more than the leader has"
+            )
             assert progress.acked_round <= self.round
         rounds = [number for number, _ in self._round_started]
         assert rounds == sorted(set(rounds)) and all(number <= self.round for number in rounds)

@@ -128,7 +128,7 @@ class RaftLog:
     def membership_index(self) -> int:
         """Where the membership in force was appended."""
         index = self._memberships[-1][0]
-        assert index <= self.last_index, "a membership beyond the end of the log"
+        assert index <= self.last_index, "LogMatching: a membership beyond the end of the log"
         return index
 
     @property
@@ -261,8 +261,8 @@ class RaftLog:
         # would acknowledge the new entries because the old ones were durable.
         self.saved_index = min(self.saved_index, index - 1)
         self.persisted_index = min(self.persisted_index, index - 1)
-        assert self._memberships, "the membership of the snapshot stays"
-        assert self.last_index == index - 1
+        assert self._memberships, "ElectionSafety: the membership of the snapshot stays"
+        assert self.last_index == index - 1, "LogMatching: more or less is cut than was to be"
 
     def commit_to(self, index: int) -> None:
         """Move the commit index forward; it never falls."""
@@ -295,7 +295,9 @@ class RaftLog:
         snapshot = Snapshot(index, self.term_at(index), membership, data)
         last = self.last
         self._rebase(snapshot)
-        assert self.last == last, "compaction changes neither the end of the log nor its term"
+        assert self.last == last, (
+            "StateMachineSafety: compaction changes neither the end of the log nor its term"
+        )
         return snapshot
 
     def install(self, snapshot: Snapshot) -> None:
@@ -312,7 +314,7 @@ class RaftLog:
 
     def _rebase(self, snapshot: Snapshot) -> None:
         """Let the log begin behind this snapshot; what it covers, whether held or not, is dropped."""
-        assert snapshot.index > self.snapshot_index, "the log only ever begins later"
+        assert snapshot.index > self.snapshot_index, "StateMachineSafety: the log only ever begins later"
         del self._entries[: snapshot.index - self.snapshot_index]
         later = [(at, membership) for at, membership in self._memberships if at > snapshot.index]
         self._memberships = [(snapshot.index, snapshot.membership), *later]
@@ -321,7 +323,9 @@ class RaftLog:
         # What follows is saved once more, behind the snapshot, so that the journal can forget all before
         # it. `persisted_index` stays: it may lag behind the snapshot until that is durable.
         self.saved_index = snapshot.index
-        assert self.persisted_index <= self.last_index
+        assert self.persisted_index <= self.last_index, (
+            "CommittedNeverLost: durable beyond the end of the log"
+        )
 
     # --------------------------------------------------------------------------------- what is left to do
 
@@ -331,7 +335,7 @@ class RaftLog:
             return ()
         unsaved = self.entries(self.saved_index + 1, self.last_index + 1)
         self.saved_index = self.last_index
-        assert unsaved[-1].index == self.saved_index
+        assert unsaved[-1].index == self.saved_index, "CommittedNeverLost: an entry is not saved"
         return unsaved
 
     def take_committed(self) -> tuple[Entry, ...]:
@@ -340,19 +344,23 @@ class RaftLog:
             return ()
         committed = self.entries(self.applied_index + 1, self.commit_index + 1)
         self.applied_index = self.commit_index
-        assert committed[-1].index == self.applied_index
+        assert committed[-1].index == self.applied_index, "StateMachineSafety: an entry is not applied"
         return committed
 
     def check_invariants(self) -> None:
         """Assert what the module docstring lists."""
-        assert self.snapshot_index <= self.applied_index <= self.commit_index <= self.last_index
-        assert self.snapshot_index <= self.saved_index <= self.last_index
+        assert self.snapshot_index <= self.applied_index <= self.commit_index <= self.last_index, (
+            "StateMachineSafety: applied before it is committed, or committed and not there"
+        )
+        assert self.snapshot_index <= self.saved_index <= self.last_index, (
+            "CommittedNeverLost: saved beyond the end of the log"
+        )
         assert self.persisted_index <= self.last_index
         assert (self.snapshot is None) == (self.snapshot_index == 0)
         term = self.snapshot_term
         for position, entry in enumerate(self._entries):
-            assert entry.index == self.snapshot_index + 1 + position
-            assert entry.term >= term
+            assert entry.index == self.snapshot_index + 1 + position, "LogMatching: an entry at another index"
+            assert entry.term >= term, "LogMatching: terms fall along the log"
             term = entry.term
         listed = [at for at, _ in self._memberships]
         there = [self.snapshot_index] + [e.index for e in self._entries if e.kind is MEMBERSHIP]

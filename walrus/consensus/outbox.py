@@ -111,7 +111,9 @@ class RaftOutbox:
         The hard state goes with either kind, so that what the journal writes is complete by itself: all
         records before the snapshot are trimmed, the one that held term and vote among them.
         """
-        assert self._snapshot is None, "a snapshot to install is newer than anything applied"
+        assert self._snapshot is None, (
+            "StateMachineSafety: a snapshot to install is newer than anything applied"
+        )
         self._checkpoint, self._hard_state = snapshot, self._current
 
     def send(self, to: int, message: RaftMessage) -> None:
@@ -172,7 +174,9 @@ class RaftOutbox:
             self.durable = outstanding.ready.hard_state or self.durable
             done.append(outstanding.ready)
         assert ready.number <= self._number, "a Ready that was never handed out"
-        assert self.durable.term <= self._current.term
+        assert self.durable.term <= self._current.term, (
+            "ElectionSafety: a term is durable that was never entered"
+        )
         return done
 
     def check_invariants(self) -> None:

@@ -102,7 +102,7 @@ class Progress:
         In PROBE next_index stays: whether the entries fit there is what the probe asks.
         """
         assert self.state is not ProgressState.SNAPSHOT, "entries wait for the end of the snapshot"
-        assert not entries or entries[0].index == self.next_index, "a gap, or a repetition"
+        assert not entries or entries[0].index == self.next_index, "LogMatching: a gap, or a repetition"
         if self.state is ProgressState.PROBE:
             self.probe_sent = True
         elif entries:
@@ -125,12 +125,12 @@ class Progress:
             self.next_index = max(prev_log_index, self.match_index) + 1
         elif self.state is ProgressState.PROBE and self.match_index == self.next_index - 1:
             self.state = ProgressState.REPLICATE
-        assert self.match_index < self.next_index
+        assert self.match_index < self.next_index, "LogMatching: sent again what is acknowledged"
         assert self.inflight_bytes >= 0
 
     def is_stale_rejection(self, prev_log_index: int) -> bool:
         """Return whether later news has overtaken this rejection: acting on it would send things twice."""
-        assert self.match_index < self.next_index
+        assert self.match_index < self.next_index, "LogMatching: sent again what is acknowledged"
         if self.state is ProgressState.PROBE:
             return prev_log_index != self.next_index - 1
         return self.state is ProgressState.SNAPSHOT or prev_log_index <= self.match_index
@@ -176,7 +176,7 @@ class Progress:
 
     def check_invariants(self) -> None:
         """Assert what the module docstring lists."""
-        assert 0 <= self.match_index < self.next_index
+        assert 0 <= self.match_index < self.next_index, "LogMatching: sent again what is acknowledged"
         assert self.inflight_bytes == sum(size for _, size in self.inflight)
         assert not self.inflight or self.state is ProgressState.REPLICATE
         assert (self.transfer is not None) == (self.state is ProgressState.SNAPSHOT)
