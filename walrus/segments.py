@@ -395,7 +395,7 @@ class Metadata:
     def older_than(self, version: int) -> list[int]:
         """Return the members that have started and do not know commands of this version, sorted."""
         older = [n for n, node in sorted(self.nodes.items()) if node.incarnation and node.known < version]
-        assert version <= VERSION, "StateMachineSafety: this release cannot have made that"
+        assert version <= VERSION, "this release cannot have made that"
         assert bool(older) == (version > self.all_know), "DomainConsistency: an upgrade is not noticed"
         return older
 
@@ -501,9 +501,7 @@ class Metadata:
         stay = [other for other, known in self.nodes.items() if other != node_id and not known.leaving]
         if node and stay:  # at least one node must remain that may lead new segments
             self.nodes[node_id] = msgspec.structs.replace(node, leaving=True)
-            assert not all(known.leaving for known in self.nodes.values()), (
-                "OpenLeaderMatchesMap: no node may open a segment"
-            )
+            assert not all(known.leaving for known in self.nodes.values()), "no node may open a segment"
 
     def _register(self, command: RegisterTopic) -> str | None:
         if command.topic in self.topics or len(self.topics) >= MAX_TOPICS:
@@ -810,9 +808,7 @@ class Metadata:
         assert (self.open_at, self.sealed_at) == self._placed(), "DomainConsistency: an index is stale"
         assert self.failovers == self._recovered(), "DomainConsistency: failovers do not add up"
         assert self.all_know == self._known_by_all(), "DomainConsistency: an upgrade is not noticed"
-        assert self.segments == sum(len(topic.segments) for topic in self.topics.values()), (
-            "DomainConsistency: a segment is in no index"
-        )
+        assert self.segments == sum(len(topic.segments) for topic in self.topics.values())
         assert len(self.topics) <= MAX_TOPICS, "TypeOK: more topics than clients may register"
         for name, topic in self.topics.items():
             assert topic.segments, f"DomainConsistency: {name} has no segment"
