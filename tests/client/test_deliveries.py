@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -289,6 +290,18 @@ def test_ctrl_c_while_workers_are_started_ends_them(node: FakeNode, monkeypatch:
     monkeypatch.setattr(consuming, "ThreadPoolExecutor", Interrupted)
     with Client(node.address) as client, pytest.raises(KeyboardInterrupt):
         client.consume("jobs", "g", lambda delivery: begun.set(), workers=1)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signal goes to one thread here")
+def test_ctrl_c_that_does_not_end_the_wait_for_workers_is_seen_all_the_same(node: FakeNode) -> None:
+    """Like one that comes just before the wait: the system call that the main thread is in goes on."""
+
+    def handler(delivery: Delivery) -> None:
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    with Client(node.address) as client, pytest.raises(KeyboardInterrupt):
+        client.consume("jobs", "g", handler, workers=1)
 
 
 def test_an_error_that_stays_ends_the_workers(node: FakeNode) -> None:

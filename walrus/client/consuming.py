@@ -23,7 +23,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias, assert_never, cast
@@ -41,6 +41,9 @@ PAUSE: Final = 0.2
 """Seconds between two attempts while the cluster does not answer."""
 ACK_AFTER: Final = 0.1
 """Seconds for which a finished entry waits for others, to be acknowledged together."""
+LOOK: Final = 0.5
+"""After how many seconds the thread that waits for the workers looks for Ctrl-C: a signal that arrives just
+before a wait, or in another thread, does not end it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +209,17 @@ def consume(client: _Blocking, work: Work, handler: Callable[[Delivery], None], 
     with ThreadPoolExecutor(work.workers, thread_name_prefix="walrus-consume") as pool:
         try:
             loops = [pool.submit(_drive, client, Worker(work), handler, stop) for _ in range(work.workers)]
-            wait(loops, return_when="FIRST_EXCEPTION")
+            _wait_for(loops)
         finally:
             stop.set()  # also after Ctrl-C: the workers finish the entries in hand, then it is raised
     return sum(loop.result() for loop in loops)
+
+
+def _wait_for(loops: Sequence[Future[int]]) -> None:
+    """Wait until all are done or one has failed."""
+    running = set(loops)
+    while running and not any(loop.exception() for loop in loops if loop not in running):
+        running = wait(loops, LOOK, "FIRST_EXCEPTION").not_done
 
 
 def follow(client: _Blocking, work: Work, closed: Callable[[], bool]) -> Iterator[Entry]:
