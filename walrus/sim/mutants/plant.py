@@ -88,18 +88,25 @@ class Place:
 
 
 @cache
-def _places() -> tuple[Place, ...]:
-    """Return every function and method of `PACKAGES`, read from the source."""
-    home, found = Path(__file__).parents[2], []
-    for package in PACKAGES:
-        for path in sorted([*(home / package).glob("*.py"), *home.glob(f"{package}.py")]):
-            text = path.read_text(encoding="utf-8")
-            module = ".".join(path.relative_to(home.parent).with_suffix("").parts)
-            found += [
-                Place(module, name, textwrap.dedent(_text_of(text, node)), node.lineno)
-                for name, node in _functions(ast.parse(text).body, "")
-            ]
-    return tuple(found)
+def _sources() -> tuple[tuple[Path, str], ...]:
+    """Return every file of `PACKAGES` with its text."""
+    home = Path(__file__).parents[2]
+    paths = [
+        path
+        for package in PACKAGES
+        for path in sorted([*(home / package).glob("*.py"), *home.glob(f"{package}.py")])
+    ]
+    return tuple((path, path.read_text(encoding="utf-8")) for path in paths)
+
+
+@cache
+def _places_in(path: Path, text: str) -> tuple[Place, ...]:
+    """Return every function and method of a file, read from its source."""
+    module = ".".join(path.relative_to(Path(__file__).parents[3]).with_suffix("").parts)
+    return tuple(
+        Place(module, name, textwrap.dedent(_text_of(text, node)), node.lineno)
+        for name, node in _functions(ast.parse(text).body, "")
+    )
 
 
 def _functions(body: list[ast.stmt], prefix: str) -> Iterator[tuple[str, ast.FunctionDef]]:
@@ -122,9 +129,12 @@ def _clean(piece: str) -> str:
 def place_of(slip: Slip) -> Place:
     """Return the one function that the slip fits. Raises Misfit."""
     piece = _clean(slip.line)
+    first = piece.partition("\n")[0]
     fitting = [
         place
-        for place in _places()
+        for path, text in _sources()
+        if first in text  # parsing all files takes a node with a planted bug longer than its start
+        for place in _places_in(path, text)
         if piece in place.source and (not slip.within or place.name == slip.within)
     ]
     if len(fitting) != 1 or fitting[0].source.count(piece) != 1:
@@ -201,8 +211,8 @@ def unasserted() -> Iterator[None]:
     """
     slips = dict(_by_place(_planted.get()))
     without = {
-        function: code_with(place, slips.get(place, []), assertions=False)
-        for place, function in _with_assertions()
+        function: code_with(place, slips[place], assertions=False) if place in slips else code
+        for place, function, code in _without_assertions()
     }
     with _running(without):
         yield
@@ -216,15 +226,14 @@ def _by_place(mutant: Mutant | None) -> Iterable[tuple[Place, list[Slip]]]:
 
 
 @cache
-def _with_assertions() -> list[tuple[Place, FunctionType]]:
-    """Return the functions that assert something and can be given other code."""
+def _without_assertions() -> list[tuple[Place, FunctionType, CodeType]]:
+    """Return the functions that assert something and can be given other code, and it without assertions."""
     found = []
-    for place in _places():
-        if "assert " in place.source:
-            with suppress(Misfit):
-                function = function_at(place)
-                code_with(place, [])
-                found.append((place, function))
+    for path, text in _sources():
+        for place in _places_in(path, text):
+            if "assert " in place.source:
+                with suppress(Misfit):
+                    found.append((place, function_at(place), code_with(place, [], assertions=False)))
     return found
 
 
