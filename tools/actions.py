@@ -91,22 +91,29 @@ def actions() -> list[Action]:
     return found
 
 
-def played() -> Taken:
-    """Play the runs, and count."""
+def played(enough: Callable[[Taken], bool] = lambda taken: False) -> Taken:
+    """Play the runs, those for what is rare first, and count; stop after the one with which it is enough."""
     taken = Taken(Counter(), Counter(), Counter(), Counter())
     with counted({action.function for action in actions() if action.function}, taken.entered):
         runs = [
-            *((seed, varied(seed, Options()), faults.DEFAULT) for seed in SEEDS),
             (1, Options(keepers=KEEPERS), faults.DEFAULT),
             (1, Options(giving_up=GIVING_UP), faults.DEFAULT),
             *coverage.RAREST,
+            *((seed, varied(seed, Options()), faults.DEFAULT) for seed in SEEDS),
         ]
         for seed, options, kinds in runs:
             recorder = Recorder(options)
             outcome = simulate(seed, options, STEPS, kinds, recorder.of)
             taken.recorded.update(str(event["ev"]) for event in recorder.events)
             taken.committed.update(getattr(outcome, "seen", {}))
+            if enough(taken):
+                break
     return taken
+
+
+def never(taken: Taken) -> list[Action]:
+    """Return the actions that the code has and did not take."""
+    return [action for action in actions() if action.function and not any(taken.of(action))]
 
 
 def performed() -> Counter[tuple[str, str]]:
