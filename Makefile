@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo play test quick deep fuzz chaos lint format links docs docs-serve figures check model-check simulate hunt cluster-bootstrap cluster-down bench bench-engine mutate clean
+.PHONY: help demo play test quick deep deep-tests deep-nodes deep-traces deep-simulator deep-replay fuzz chaos lint format links docs docs-serve figures check model-check simulate hunt cluster-bootstrap cluster-down bench bench-engine mutate clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -34,17 +34,29 @@ test: .venv/.installed ## everything
 quick: .venv/.installed ## the tests that start no process and no TLC
 	$(PYTEST) -n 2 -q -m 'not process and not tla and not slow'
 
-deep: .venv/.installed ## the property tests with many more examples, many more seeds and faults (two hours or three)
+deep: deep-tests deep-nodes deep-traces deep-simulator deep-replay ## all five parts (five hours on two cores)
+
+deep-tests: .venv/.installed ## the property tests with many more examples (an hour and a half)
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -n 2 --dist worksteal -q --timeout 7200 -m 'not process and not tla'
+
+deep-nodes: .venv/.installed ## many more faults on real nodes, and a million entries mirrored to NATS (40 minutes)
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -q tests/node/test_chaos.py tests/node/test_independent.py
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -q --timeout 7200 tests/mirror/test_nats.py
+
+deep-traces: .venv/.installed ## corrupted runs by the thousand, which TLC is to refuse (an hour)
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -n 2 -q tests/tlc/test_corruptions.py tests/tlc/test_raft_corruptions.py
+	HYPOTHESIS_PROFILE=deep $(PYTEST) -q --timeout 7200 tests/tlc/test_delivery_traces.py \
+		tests/tlc/test_publish_traces.py tests/tlc/test_retention_traces.py
+
+deep-simulator: .venv/.installed ## long runs of sixty seeds, and a deep exploration (an hour and a half)
 	$(BIN)/python -m walrus.sim --seed 1000 --seeds 50
 	$(BIN)/python -m walrus.sim --seed 2000 --seeds 10 --small-shares --workers 2 --keepers 1
+	$(BIN)/python -m walrus.sim explore segments --depth 8
+
+deep-replay: .venv/.installed ## thousands of TLC's behaviours, performed on the code (half an hour)
 	$(BIN)/python -m walrus.tlc replay --behaviours 3000
 	$(BIN)/python -m walrus.tlc replay walrus-simulate --behaviours 3000
 	$(BIN)/python -m walrus.tlc replay walrus-simulate --behaviours 300 --checkpoints
-	$(BIN)/python -m walrus.sim explore segments --depth 8
 
 fuzz: .venv/.installed ## atheris on every decoder of foreign bytes; MINUTES=10 in all (Linux)
 	$(INSTALL) '.[fuzz]'
