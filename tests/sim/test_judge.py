@@ -11,10 +11,19 @@ import pytest
 from tests.broker.test_segments import cluster, seal
 from tests.sim.hunting import hunted
 from walrus.commands import Command, DeleteTopic, RegisterTopic
-from walrus.consensus.messages import AppendEntriesRequest, Membership, RequestVoteRequest
+from walrus.consensus.log import RaftLog
+from walrus.consensus.messages import (
+    AppendEntriesRequest,
+    Entry,
+    Membership,
+    RequestVoteRequest,
+    Restored,
+    Snapshot,
+)
 from walrus.raft import Role
 from walrus.sim import faults, mutants
 from walrus.sim.deliveries import DeliveryRecords
+from walrus.sim.durable import NodeLog
 from walrus.sim.mutants.plant import Mutant, Slip
 from walrus.sim.options import Options, varied
 from walrus.sim.promises import Leases, Promises
@@ -124,6 +133,23 @@ def test_the_length_in_a_refusal_of_a_fenced_copy_promises_nothing() -> None:
     promises._reports(host, 1, AppendReply(topic="t", segment=1, length=7, fenced=False, gap=False))
     with pytest.raises(Violation, match=r"sure of 0 .* once reported 7"):
         promises._sure_of(host, key, 0)
+
+
+def test_a_start_may_find_in_place_of_its_log_a_snapshot_that_was_not_known_to_be_durable() -> None:
+    """A later leader's snapshot that the log contradicts takes the place of all that follows, too."""
+
+    def read_back(*entries: Entry, snapshot: tuple[int, int]) -> RaftLog:
+        term, index = snapshot
+        held = Snapshot(index, term, Membership((1, 2, 3)), b"")
+        return RaftLog(Restored(snapshot=held, entries=entries))
+
+    durable = NodeLog()
+    durable.terms = [0, 1, 1, 2, 2, 2]
+    promises, host = Promises(cast(Any, None)), cast(Any, SimpleNamespace(id=3))
+    promises._finds_entries(host, read_back(snapshot=(3, 3)), durable)
+    promises._finds_entries(host, read_back(Entry(2, 4), Entry(2, 5), snapshot=(2, 3)), durable)
+    with pytest.raises(Violation, match=r"CommittedNeverLost: .* without entry 4 of term 2"):
+        promises._finds_entries(host, read_back(snapshot=(2, 3)), durable)
 
 
 def test_a_leader_that_steps_down_keeps_the_lease_of_its_election_and_no_more() -> None:

@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from walrus.consensus.log import RaftLog
 from walrus.consensus.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
@@ -37,6 +38,7 @@ from walrus.consensus.messages import (
     TimeoutNowRequest,
 )
 from walrus.replicas.copies import Key
+from walrus.sim.durable import NodeLog
 from walrus.sim.host import Host
 from walrus.sim.truth import Truth
 from walrus.sim.violation import Violation, holds
@@ -235,20 +237,27 @@ class Promises:
             now.term == before.term and before.voted_for not in (None, now.voted_for)
         )
         holds(not forgot, "ElectionSafety", f"node {host.id} starts with {now}, durable was {before}")
-        for index in range(max(durable.log.base, raft.log.snapshot_index) + 1, durable.log.last + 1):
-            term = durable.log.term(index)
-            if raft.log.last_index >= index and raft.log.term_at(index) == term:
+        self._finds_entries(host, raft.log, durable.log)
+        for key, note in durable.notes.items():
+            open_still = self._truth.metadata.segment(*key) and key not in self._truth.sealed_as
+            if note.fenced and open_still and not controller.copies.get(key).fenced:
+                raise Violation("AckedDurable", f"node {host.id} has forgotten that {key} is fenced")
+
+    def _finds_entries(self, host: Host, log: RaftLog, durable: NodeLog) -> None:
+        """A log has been read back: what was durable of it must be there, or have been replaced."""
+        snapshot = log.snapshot_index
+        if durable.term(snapshot) not in (None, log.term_at(snapshot)):
+            return  # replaced by a leader's snapshot, which was written and not known to be durable
+        for index in range(max(durable.base, snapshot) + 1, durable.last + 1):
+            term = durable.term(index)
+            if log.last_index >= index and log.term_at(index) == term:
                 continue
-            if raft.log.last_index >= index and raft.log.term_at(index) > (term or 0):
+            if log.last_index >= index and log.term_at(index) > (term or 0):
                 break  # replaced by a later leader's entry, which was written and not known to be durable
             raise Violation(
                 "CommittedNeverLost",
                 f"node {host.id} starts without entry {index} of term {term}, durable before",
             )
-        for key, note in durable.notes.items():
-            open_still = self._truth.metadata.segment(*key) and key not in self._truth.sealed_as
-            if note.fenced and open_still and not controller.copies.get(key).fenced:
-                raise Violation("AckedDurable", f"node {host.id} has forgotten that {key} is fenced")
 
 
 class Leases:
