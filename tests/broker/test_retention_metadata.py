@@ -154,7 +154,8 @@ def test_a_topic_that_is_to_be_deleted_stays_until_its_open_segment_is_sealed() 
     metadata = cluster(*SEALS)
     assert metadata.apply(msgspec.structs.replace(marked, born=2)) is None, "OnlyWhatWasMeant"
     assert metadata.apply(marked) == "t", "DeletedInTheEnd: the writer does not hear of it"
-    assert metadata.topics["t"].deleting, "NoAckAfterDelete: gone while its writer goes on"
+    assert "t" in metadata.topics, "NoAckAfterDelete: gone while its writer goes on"
+    assert metadata.topics["t"].deleting, "DeletedInTheEnd: it is not marked"
     assert metadata.apply(marked) is None, "a DELETE that is proposed again changes nothing"
     assert metadata.apply(AGAIN) is None, "NoAckAfterDelete: registered while its writer goes on"
     assert metadata.apply(seal(4, 40)) is None and metadata.topics["t"].deleting, (
@@ -229,18 +230,29 @@ def test_what_was_meant_for_a_deleted_topic_leaves_the_next_one_alone() -> None:
         assert metadata.digest() == before, f"OnlyWhatWasMeant: {command}"
 
 
+def test_a_name_may_be_deleted_and_registered_again_and_again() -> None:
+    metadata = cluster(*SEALS)
+    for born in (1, 6, 7):
+        assert metadata.apply(DeleteTopic(topic="t", born=born)) == "t", "DeletedInTheEnd"
+        again = RegisterTopic(topic="t", leader=1, replicas=(1, 2, 3), number=metadata.next_number("t"))
+        assert metadata.apply(again) == "t" and metadata.topics["t"].born == max(6, born + 1), (
+            "TrimmedStaysTrimmed: numbers that were used are used again"
+        )
+        assert not metadata.tombstones, "TrimmedStaysTrimmed: what is there has another number to come"
+
+
 def test_of_many_deleted_topics_one_number_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segments, "MAX_TOMBSTONES", 2)
     metadata = cluster(*SEALS, DeleteTopic(topic="t", born=1))
     for name in ("a", "b"):
         metadata.apply(register(name))
         metadata.apply(DeleteTopic(topic=name, born=metadata.topics[name].born))
-    assert list(metadata.tombstones) == ["a", "b"]
+    assert list(metadata.tombstones) == ["a", "b"], "TrimmedStaysTrimmed: not the oldest number is given up"
     assert metadata.next_number("t") == metadata.next_number("new") == 6, "TrimmedStaysTrimmed"
     assert metadata.next_number("a") == 2, "NoFrameOfAnOldTopic: a number of a forgotten topic is used again"
     metadata.apply(RegisterTopic(topic="c", leader=1, replicas=(1, 2, 3), number=6))
     metadata.apply(DeleteTopic(topic="c", born=6))
-    assert list(metadata.tombstones) == ["b", "c"]
+    assert list(metadata.tombstones) == ["b", "c"], "TrimmedStaysTrimmed: not the oldest number is given up"
     assert metadata.next_number("t") == 6, "NoFrameOfAnOldTopic: the floor falls to that of a shorter topic"
 
 

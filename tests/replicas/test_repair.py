@@ -83,40 +83,48 @@ class Many(Bench):
 
 def test_repairs_are_bounded_in_number_and_the_next_begin_as_soon_as_one_is_recorded():
     bench = Many(segments=MAX_REPAIRS + 30, entries=1)
-    assert bench.asked(1.0, [1, 2, 3]) == set(range(1, MAX_REPAIRS + 1))
-    assert bench.asked(0.01, [1, 2, 3]) == set(), "none asked again before the interval"
+    assert bench.asked(1.0, [1, 2, 3]) == set(range(1, MAX_REPAIRS + 1)), (
+        "ReplicasKept: others are asked than may be under way"
+    )
+    assert bench.asked(0.01, [1, 2, 3]) == set(), "ReplicasKept: none asked again before the interval"
     bench.record(5, 1)
     bench.record(7, 1)
-    assert bench.asked(0.01, [1, 2, 3]) == {MAX_REPAIRS + 1, MAX_REPAIRS + 2}, "without a pause"
-    assert len(bench.asked(1.0, [1, 2, 3])) == MAX_REPAIRS, "those that did not answer are asked again"
+    assert bench.asked(0.01, [1, 2, 3]) == {MAX_REPAIRS + 1, MAX_REPAIRS + 2}, "ReplicasKept: without a pause"
+    assert len(bench.asked(1.0, [1, 2, 3])) == MAX_REPAIRS, (
+        "ReplicasKept: those that did not answer are asked again"
+    )
 
 
 def test_a_node_that_answers_for_others_is_busy_and_not_asked_again():
     """Asked with each interval, a slow node has a queue that grows faster than it can work it off."""
     bench = Many(segments=200, entries=1)
-    assert len(bench.asked(1.0, [1, 2, 3])) == 200
+    assert len(bench.asked(1.0, [1, 2, 3])) == 200, "ReplicasKept: others are asked than may be under way"
     for segment in range(1, 200):
         bench.record(segment, 1)
         assert bench.asked(0.4, [1, 2, 3]) == set(), "all the others wait in its queue"
-    assert bench.asked(1.0, [1, 2, 3]) == {200}, "now it is silent"
+    assert bench.asked(1.0, [1, 2, 3]) == {200}, "ReplicasKept: now it is silent"
 
 
 def test_a_silent_node_is_asked_again_after_twice_as_long_each_time():
     bench = Many(segments=5, entries=1)
     times = [bench.now for _ in range(300) if bench.asked(0.125, [1, 2, 3])]
     pauses = [later - earlier for earlier, later in pairwise(times)]
-    assert pauses[:5] == [0.5, 1.0, 2.0, 4.0, 8.0]
+    assert pauses[:5] == [0.5, 1.0, 2.0, 4.0, 8.0], (
+        "ReplicasKept: a silent node is asked too soon, or too late"
+    )
     bench.record(1, 1)
-    assert bench.asked(15.0, [1, 2, 3]) == set(), "patience is as long as it had to be"
+    assert bench.asked(15.0, [1, 2, 3]) == set(), "ReplicasKept: patience is as long as it had to be"
 
 
 def test_repairs_are_bounded_in_entries():
     bench = Many(segments=10, entries=60, max_segment_entries=50)
-    assert bench.asked(1.0, [1, 2, 3]) == {1, 2, 3, 4}, "240 entries: four full segments are 200"
+    assert bench.asked(1.0, [1, 2, 3]) == {1, 2, 3, 4}, (
+        "ReplicasKept: 240 entries: four full segments are 200"
+    )
     bench.record(2, 60)
-    assert bench.asked(0.01, [1, 2, 3]) == {5}
+    assert bench.asked(0.01, [1, 2, 3]) == {5}, "ReplicasKept: no other has its turn"
     one = Many(segments=3, entries=5_000, max_segment_entries=50)
-    assert one.asked(1.0, [1, 2, 3]) == {1}, "one of any size"
+    assert one.asked(1.0, [1, 2, 3]) == {1}, "ReplicasKept: one of any size"
 
 
 def test_ten_thousand_small_segments_are_repaired_without_waiting_for_the_clock():
@@ -127,7 +135,7 @@ def test_ten_thousand_small_segments_are_repaired_without_waiting_for_the_clock(
             bench.record(segment, 1)
             left.discard(segment)
         turns += 1
-    assert turns <= 10_000 / MAX_REPAIRS + 2, "by what is in flight, not by intervals"
+    assert turns <= 10_000 / MAX_REPAIRS + 2, "ReplicasKept: by what is in flight, not by intervals"
 
 
 def test_nothing_is_done_for_a_whole_set():
@@ -144,7 +152,7 @@ def test_leaving_replica_is_let_go_only_when_a_majority_of_the_others_is_whole()
     bench.answer(2)
     assert bench.proposed == [
         SetReplicas(topic="t", segment=1, old=(1, 2, 3), new=(1, 2), directories=("d1", "d2"))
-    ]
+    ], "SealedStable: not the change that was shown"
 
 
 def test_two_replicas_that_leave_at_once_are_replaced_together_or_not_at_all():
@@ -197,7 +205,7 @@ def test_dead_replicas_stay_in_the_set_until_it_can_be_full_without_them():
 def test_a_raft_leader_that_comes_back_has_nothing_under_way():
     many = Many(20, 7, max_segment_entries=7)
     began = many.asked(0.6, [1, 2, 3])
-    assert 0 < len(began) < 20, "as many as are bounded in entries"
+    assert 0 < len(began) < 20, "ReplicasKept: as many as are bounded in entries"
     many.repairs.stop()
     assert many.asked(60.0, [1, 2, 3]) == began, "ReplicasKept: a Raft leader that comes back repairs nothing"
     many.repairs.check_invariants()
@@ -224,7 +232,9 @@ def test_what_a_node_has_shown_is_void_once_it_comes_back_with_another_directory
 def test_new_replica_must_show_the_sealed_count_and_checksum():
     bench = Bench()
     bench.metadata.apply(announce(4, 0))
-    assert 4 in {to for to, _ in bench.tick([1, 2, 4], [1, 2, 3, 4])}
+    assert 4 in {to for to, _ in bench.tick([1, 2, 4], [1, 2, 3, 4])}, (
+        "ReplicasKept: a node that takes the place of a dead one is not asked"
+    )
     bench.answer(1)
     bench.answer(2)
     bench.answer(4, length=6)
@@ -235,7 +245,9 @@ def test_new_replica_must_show_the_sealed_count_and_checksum():
     change = SetReplicas(topic="t", segment=1, old=(1, 2, 3), new=(1, 2, 4), directories=("d1", "d2", "d4"))
     assert bench.proposed == [change], "ReplicasKept"
     bench.metadata.apply(bench.proposed[0])
-    assert bench.tick([1, 2, 4], [1, 2, 3, 4]) == set()
+    assert bench.tick([1, 2, 4], [1, 2, 3, 4]) == set(), (
+        "ReplicasKept: asked although nothing is to be repaired"
+    )
 
 
 def test_what_a_node_has_shown_does_not_count_for_its_successor_under_the_same_id():
@@ -260,8 +272,10 @@ def test_repair_that_does_not_get_on_makes_room_and_is_tried_again():
     pauses = [later - earlier for earlier, later in pairwise(times)]
     longest = LONGEST_PATIENCE * config().repair_interval
     most = next(number for number, pause in enumerate(pauses) if pause > longest + 1)
-    assert most == 8, "each of three sources had its turn twice"
-    assert pauses[most] - longest >= PUT_OFF * config().repair_interval, "others come first, then it is tried"
+    assert most == 8, "ReplicasKept: each of three sources had its turn twice"
+    assert pauses[most] - longest >= PUT_OFF * config().repair_interval, (
+        "ReplicasKept: others come first, then it is tried"
+    )
 
 
 def test_a_raft_leader_that_comes_back_has_put_nothing_off():
@@ -269,7 +283,7 @@ def test_a_raft_leader_that_comes_back_has_put_nothing_off():
     while bench.tick([1, 2], [1, 2, 3]):
         pass
     bench.repairs.stop()
-    assert bench.tick([1, 2], [1, 2, 3]), "what did not get on then may get on now"
+    assert bench.tick([1, 2], [1, 2, 3]), "ReplicasKept: what did not get on then may get on now"
 
 
 def test_stale_and_foreign_answers_are_ignored():
@@ -343,7 +357,9 @@ def test_replica_that_a_snapshot_made_one_copies_what_it_lacks():
     world.run(0.5)
     old = world.topic("t").segments[0].replicas
     (new,) = {1, 2, 3} - set(old)
-    assert world.nodes[new].catch_up._checked == {"t": 1}, "it has looked, and does not look at every change"
+    assert world.nodes[new].catch_up._checked == {"t": 1}, (
+        "ReplicasKept: it has looked, and does not look at every change"
+    )
     world.isolate(new)
     world.until(lambda: world.raft_leader != new)
     change = SetReplicas(topic="t", segment=1, old=old, new=(*old, new))
