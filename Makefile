@@ -28,8 +28,7 @@ demo: .venv/.with-cli ## start a cluster, stream a log in, kill a leader, count 
 	$(BIN)/python -m walrus.demo
 
 test: .venv/.installed ## everything
-	$(PYTEST) -n 2 -q -m 'not process and not tla'
-	$(PYTEST) -n 3 --dist worksteal -q -m 'process or tla'
+	$(PYTEST) -n 4 --dist worksteal -q
 
 quick: .venv/.installed ## the tests that start no process and no TLC
 	$(PYTEST) -n 2 -q -m 'not process and not tla and not slow'

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from tests.node.harness import Cluster, Launcher
+from tests.shares import dealt, kind
 from tools.browser import chromium
 
 settings.register_profile(
@@ -56,6 +57,17 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 def pytest_addoption(parser: pytest.Parser) -> None:
     """One flag for the transcripts of Raft and of the segment protocol (`tests/transcript.py`)."""
     parser.addoption("--rewrite-transcripts", action="store_true", help="accept the output as it is now")
+
+
+@pytest.hookimpl(trylast=True)  # after what -m and -k leave out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have each worker begin with what takes long (`tests/shares.py`)."""
+    of_file: dict[Path, int] = {}
+    for item in items:
+        found = kind([mark.name for mark in item.iter_markers()])
+        of_file[item.path] = max(found, of_file.get(item.path, found))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    items[:] = dealt(items, lambda item: of_file[item.path], workers)
 
 
 @pytest.fixture

@@ -63,6 +63,7 @@ def functions(path: Path) -> Iterator[tuple[str, int]]:
             yield f"{name(path)}:{node.name}", last - body[0].lineno + 1 if body else 0
 
 
+@cache
 def code_lines(path: Path) -> int:
     """Return the number of lines with code: not blank, not comments, not docstrings."""
     source = path.read_text(encoding="utf-8")
@@ -80,6 +81,7 @@ def code_lines(path: Path) -> int:
     return len(lines)
 
 
+@cache
 def prose_lines(path: Path) -> tuple[int, int]:
     """Return the number of lines with a comment or in a docstring, and of all lines that are not blank."""
     source = path.read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import socket
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +20,16 @@ from walrus.wire.messages import Join, PeerMessage
 pytestmark = pytest.mark.process
 
 
+@pytest.fixture(scope="module")
+def unharmed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One cluster of three for all tests that only ask it something, each about topics of its own."""
+    launcher = Launcher(tmp_path_factory.mktemp("unharmed"))
+    try:
+        yield launcher()
+    finally:
+        launcher.close()
+
+
 def put_all(wire: Wire, topic: str, payloads: list[bytes]) -> None:
     """Pipelined, all acknowledged."""
     wire.send(*[b"PUT %b %b" % (topic.encode(), payload) for payload in payloads])
@@ -26,17 +37,17 @@ def put_all(wire: Wire, topic: str, payloads: list[bytes]) -> None:
     assert replies == [b"OK"] * len(payloads), replies
 
 
-def test_a_hundred_clients_register_a_hundred_topics_at_once(cluster: Cluster) -> None:
+def test_a_hundred_clients_register_a_hundred_topics_at_once(unharmed: Cluster) -> None:
     def one(number: int) -> tuple[bytes, bytes]:
         topic = b"topic-%d" % number
-        with cluster.wire(number % 3 + 1) as wire:
+        with unharmed.wire(number % 3 + 1) as wire:
             registered = wire.ask(b"REGISTER " + topic)
-        with cluster.wire((number + 1) % 3 + 1) as wire:  # another node must know it at once
+        with unharmed.wire((number + 1) % 3 + 1) as wire:  # another node must know it at once
             return registered, wire.ask(b"PUT " + topic + b" x")
 
     with ThreadPoolExecutor(100) as pool:
         assert set(pool.map(one, range(100))) == {(b"OK", b"OK")}
-    leaders = {cluster.segment_leader(f"topic-{number}") for number in range(100)}
+    leaders = {unharmed.segment_leader(f"topic-{number}") for number in range(100)}
     assert leaders == {1, 2, 3}, "the first leaders are spread over the nodes"
 
 
@@ -76,9 +87,9 @@ def test_a_rollover_under_a_hundred_pipelined_puts_neither_loses_nor_repeats(lau
     check(read_back(cluster, "t"), producers)
 
 
-def test_what_a_connection_pipelines_takes_effect_in_its_order_through_every_node(cluster: Cluster) -> None:
+def test_what_a_connection_pipelines_takes_effect_in_its_order_through_every_node(unharmed: Cluster) -> None:
     for node in (1, 2, 3):
-        with cluster.wire(node) as wire:
+        with unharmed.wire(node) as wire:
             for number in range(5):
                 topic = b"t-%d-%d" % (node, number)
                 wire.send(b"REGISTER " + topic, b"GET " + topic, b"PUT %b one" % topic, b"PUT %b two" % topic)
@@ -87,16 +98,16 @@ def test_what_a_connection_pipelines_takes_effect_in_its_order_through_every_nod
                 assert replies == [b"OK", b"EMPTY", b"OK", b"OK", b"OK one", b"OK 2 two", b"OK", b"OK two"]
 
 
-def test_the_shared_cursor_is_one_for_the_whole_cluster_and_groups_have_their_own(cluster: Cluster) -> None:
-    cluster.register("t")
+def test_the_shared_cursor_is_one_for_the_whole_cluster_and_groups_have_their_own(unharmed: Cluster) -> None:
+    unharmed.register("shared")
     payloads = [b"%d" % number for number in range(30)]
-    with cluster.wire(1) as wire:
-        put_all(wire, "t", payloads)
-    wires = [cluster.wire(node_id) for node_id in (1, 2, 3)]
-    got = [wires[turn % 3].ask(b"GET t") for turn in range(30)]
+    with unharmed.wire(1) as wire:
+        put_all(wire, "shared", payloads)
+    wires = [unharmed.wire(node_id) for node_id in (1, 2, 3)]
+    got = [wires[turn % 3].ask(b"GET shared") for turn in range(30)]
     assert got == [b"OK " + payload for payload in payloads]
-    assert [wire.ask(b"GET t") for wire in wires] == [b"EMPTY"] * 3
-    assert wires[1].ask(b"GET t billing") == b"OK 0"
+    assert [wire.ask(b"GET shared") for wire in wires] == [b"EMPTY"] * 3
+    assert wires[1].ask(b"GET shared billing") == b"OK 0"
     for wire in wires:
         wire.close()
 
@@ -401,9 +412,9 @@ def test_other_fsync_schedules_serve_too(launch: Launcher, fsync: str) -> None:
     assert len(read_back(cluster, "t")) == 1000
 
 
-def test_state_and_metrics_have_the_documented_fields(cluster: Cluster) -> None:
-    cluster.register("t")
-    state = cluster.state("t")
+def test_state_and_metrics_have_the_documented_fields(unharmed: Cluster) -> None:
+    unharmed.register("fresh")
+    state = unharmed.state("fresh")
     assert state["current_segment"] == 1 and state["sealed_segments"] == {}
     assert {
         "leader_node",
@@ -412,19 +423,19 @@ def test_state_and_metrics_have_the_documented_fields(cluster: Cluster) -> None:
         "segment_replicas",
         "cursors",
     } <= set(state)
-    leader = cluster.raft_leader()
-    for node in cluster:
+    leader = unharmed.raft_leader()
+    for node in unharmed:
         metrics = node.metrics()
         assert metrics["running_state"] == {"Ok": None} and metrics["id"] == node.node_id
         assert metrics["current_leader"] == leader
         assert metrics["state"] == ("Leader" if node.node_id == leader else "Follower")
         assert metrics["membership_config"]["membership"]["configs"] == [[1, 2, 3]]
         assert (metrics["replication"] is not None) is (node.node_id == leader)
-    assert set(cluster[leader].metrics()["replication"]) == {"1", "2", "3"}
+    assert set(unharmed[leader].metrics()["replication"]) == {"1", "2", "3"}
 
 
-def test_errors_are_one_line_that_says_what_to_do(cluster: Cluster) -> None:
-    with cluster.wire(1) as wire:
+def test_errors_are_one_line_that_says_what_to_do(unharmed: Cluster) -> None:
+    with unharmed.wire(1) as wire:
         for request, reason in [
             (b"NONSENSE", b"unknown command"),
             (b"PUT", b"unknown command"),
@@ -445,13 +456,13 @@ def test_errors_are_one_line_that_says_what_to_do(cluster: Cluster) -> None:
             assert b"\n" not in reply
 
 
-def test_a_payload_is_kept_byte_for_byte(cluster: Cluster) -> None:
-    cluster.register("t")
+def test_a_payload_is_kept_byte_for_byte(unharmed: Cluster) -> None:
+    unharmed.register("t")
     payloads = [b"", b" ", b"  two spaces ", bytes(range(256)), b"\0" * 1000, b"x" * (65_536 - 6), b"\n\r\n"]
-    with cluster.wire(1) as wire:
+    with unharmed.wire(1) as wire:
         put_all(wire, "t", payloads)
         assert wire.ask(b"PUT t " + b"x" * (65_537 - 6)).startswith(b"ERR invalid frame length")
-    with cluster.wire(3) as wire:
+    with unharmed.wire(3) as wire:
         assert [wire.ask(b"GET t") for _ in payloads] == [b"OK " + payload for payload in payloads]
 
 
