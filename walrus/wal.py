@@ -484,11 +484,22 @@ class Walrus:
         log = self._known(topic)
         if log.topic_id >= 0:
             with self._cursors_lock:
-                self._cursors.pop(topic, None)
-                self._handouts.pop(topic, None)
+                cursor, handout = self._cursors.pop(topic, None), self._handouts.pop(topic, None)
             self._append.pop(topic, None)
-            self._engine.delete(log)
+            try:
+                self._engine.delete(log)
+            except StorageError:
+                self._keep(topic, cursor, handout)
+                raise
             self._give_back()
+
+    def _keep(self, topic: str, cursor: Cursor | None, handout: HandoutCursor | None) -> None:
+        """The topic stays, and so does what its readers have delivered since it was last noted."""
+        with self._cursors_lock:
+            if cursor is not None:
+                self._cursors.setdefault(topic, cursor)
+            if handout is not None:
+                self._handouts.setdefault(topic, handout)
 
     def _give_back(self) -> None:
         if self._commit is not None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.storage.stores import Store, entries_of
-from walrus import FsyncSchedule, Walrus
+from walrus import Entry, FsyncSchedule, Walrus
 from walrus.sim.disk import KEEP_ALL, LOSE_ALL, Crash, Fate, Platter, SimFile
 from walrus.storage.backend import Buffer
 from walrus.storage.batch import Batch
@@ -234,6 +234,60 @@ def test_21_E8_disk_full_and_room_again() -> None:
     assert wal.verify() == [], "AckedDurable: damage without rot"
     assert entries_of(wal, "t") == written[wal.bounds("t")[0] :], "AckedDurable"
     assert entries_of(wal, "other") == [b"x", b"still fits"], "AckedDurable"
+
+
+def without_room_for_a_note(wal: Walrus, platter: Platter) -> None:
+    """Fill all room with entries and notes: the next note needs a block, and there is none."""
+    wal.append("other", b"x")
+    platter.capacity = platter.used
+    for fill in (b"z" * 1000, b""):
+        with pytest.raises(DiskFull):
+            while True:
+                wal.append("fill", fill)
+    with pytest.raises(DiskFull):
+        for number in range(10_000):
+            wal.seek("other", number % 2)
+
+
+def test_a_trim_for_whose_note_there_is_no_room_has_not_happened_and_a_second_one_says_so_too() -> None:
+    platter = Platter(random.Random(1))
+    wal = Walrus(disk=platter.directory("log"), fsync=FsyncSchedule.no_fsync())
+    for number in range(40):
+        wal.append("t", b"%d" % number * 2000)
+    without_room_for_a_note(wal, platter)
+    for _ in range(2):
+        answered = False
+        with contextlib.suppress(DiskFull):
+            wal.trim("t", 20)
+            answered = True
+        assert not answered, "AnswersAreTrue: a trim is answered that was refused before, and is not noted"
+        assert wal.bounds("t") == (0, 40), "AnswersAreTrue: it was refused, and the entries are gone"
+    platter.kill()
+    platter.capacity = None
+    wal = Walrus(disk=platter.directory("log"))
+    assert wal.bounds("t") == (0, 40), "TrimmedStaysTrimmed: entries are trimmed that the disk still has"
+    wal.trim("t", 20)
+    platter.kill()
+    wal = Walrus(disk=platter.directory("log"))
+    assert wal.bounds("t") == (20, 40), "TrimmedStaysTrimmed"
+
+
+def test_a_deletion_for_whose_note_there_is_no_room_takes_back_nothing_of_what_was_delivered() -> None:
+    platter = Platter(random.Random(1))
+    wal = Walrus(disk=platter.directory("log"), fsync=FsyncSchedule.no_fsync())
+    for topic in ("read", "work"):
+        wal.append_batch(topic, [b"0", b"1", b"2"])
+    assert wal.read("read") == Entry(0, b"0")
+    received = wal.receive("work")
+    assert received is not None and received.index == 0
+    without_room_for_a_note(wal, platter)
+    for topic in ("read", "work"):
+        with pytest.raises(DiskFull):
+            wal.delete_topic(topic)
+    ahead = wal.read("read", checkpoint=False)
+    assert ahead == Entry(1, b"1"), "RepeatsBounded: delivered again, and nothing has crashed"
+    received = wal.receive("work")
+    assert received is not None and received.index == 1, "RepeatsBounded: out with two consumers at a time"
 
 
 def test_an_append_that_was_refused_is_not_read_later_though_all_of_it_was_written(

@@ -313,11 +313,16 @@ class Engine:
         before = min(before, log.next_index)
         if before <= log.first:
             return
-        with self.change:
-            log.first = before
-            log.cursor = max(log.cursor, before)
-            self.journal.add([topic_note(log.topic_id, self._note(log))])
-            self._retire(log.drop_blocks(before))
+        first, cursor = log.first, log.cursor
+        try:
+            with self.change:
+                log.first = before
+                log.cursor = max(log.cursor, before)
+                self.journal.add([topic_note(log.topic_id, self._note(log))])
+                self._retire(log.drop_blocks(before))
+        except StorageError:  # or a second attempt would pass for done, and the entries come back
+            log.first, log.cursor = first, cursor
+            raise
         self._hurry()
 
     def note_cursor(self, log: Log, cursor: int) -> None:
