@@ -157,6 +157,14 @@ def test_5_2_one_vote_a_term_first_come_first_served_and_again_for_the_same() ->
     ]
 
 
+def test_5_2_who_has_just_voted_gives_its_candidate_a_whole_timeout_to_win() -> None:
+    world = three()
+    world.now = world.raft(2).next_deadline() - 0.01
+    assert say(world, 1, 2, vote(2)) == [RequestVoteResponse(term=2, granted=True)]
+    left = world.raft(2).next_deadline() - world.now
+    assert left >= world.config.election_timeout, "Elections: a voter stands against the one it voted for"
+
+
 def test_5_2_a_candidate_that_hears_the_leader_of_its_term_follows_it() -> None:
     world = three()
     world.time_out(1)
@@ -420,6 +428,14 @@ def test_without_a_majority_in_reach_it_waits_as_ever() -> None:
     assert world.raft(1).next_deadline() == deadline, (
         "§5.2: a server without a majority in reach is in a hurry"
     )
+
+
+def test_learners_in_reach_are_no_majority() -> None:
+    world = RaftWorld(seed=1)
+    world.add(1, Membership((1, 2, 3), (4, 5)))
+    deadline = world.raft(1).next_deadline()
+    world.act(1, lambda raft: raft.peers_reachable([4, 5], world.now))
+    assert world.raft(1).next_deadline() == deadline, "Elections: it asks for votes that cannot come"
 
 
 def test_one_that_asked_in_vain_before_the_others_came_asks_again_soon() -> None:

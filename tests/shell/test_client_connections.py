@@ -15,7 +15,7 @@ from walrus import protocol
 from walrus.broker.access import Access, Principal
 from walrus.credentials import digest_of, drawn
 from walrus.protocol import Get, Put, Request
-from walrus.shell.client_connections import ClientServer, Limits, Slot
+from walrus.shell.client_connections import ClientConnection, ClientServer, Limits, Slot
 
 PATIENCE = 120.0
 
@@ -434,6 +434,105 @@ def test_the_total_in_flight_is_shared_in_order_of_arrival() -> None:
             assert [await client.receive() for _ in range(3)] == [b"EMPTY"] * 3
 
     play(scenario, max_in_flight=3 * 65_536)
+
+
+def test_what_a_client_has_been_answered_leaves_room_for_the_next_answers() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        handler.answer = lambda slot, request: slot.reply(protocol.ok(b"x" * 60) * request.replies, 1)
+        client = await connect()
+        for _ in range(20):
+            client.send(b"STATE a")
+            await client.receive()
+            (connection,) = handler.server.connections
+            assert connection._room(), "EveryRequestAnswered: what was written counts as waiting to be"
+
+    play(scenario, connection_in_flight=500)
+
+
+def test_a_piece_of_a_run_of_reads_weighs_what_it_may_be_answered_with() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        client = await connect()
+        client.send(*[b"GET a"] * 1000)
+        await until(lambda: bool(handler.slots))
+        limits = handler.server.limits
+        assert handler.server.in_flight <= limits.connection_in_flight, (
+            "BoundsHold: one client's run takes the room of all clients"
+        )
+
+    play(scenario, connection_in_flight=64 * 65_536)
+
+
+def test_requests_of_a_client_that_was_dropped_are_not_started_when_their_turn_comes() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        first, second = await connect(), await connect()
+        first.send(b"STATE a")
+        await until(lambda: len(handler.slots) == 1)
+        second.send(b"PUT a 1")
+        await until(lambda: bool(handler.server.queue))
+        handler.server.queue[0].abort()  # its token is not valid any more, for example
+        await until(lambda: len(handler.server.connections) == 1)
+        handler.slots[0][0].reply(protocol.OK, 1)
+        await until(lambda: not handler.server.queue)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert len(handler.slots) == 1, (
+            "OnlyWhatWasMeant: a PUT is written for a client that was dropped before"
+        )
+
+    play(scenario, max_in_flight=1000)
+
+
+def test_each_of_several_newcomers_in_one_pass_makes_another_silent_one_go() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        server = handler.server
+        newcomers, most = [ClientConnection(server) for _ in range(6)], 0
+        for newcomer in newcomers:
+            assert server.admit(newcomer)
+            most = max(most, len(server.connections))
+        left = list(server.connections)
+        server.connections.clear()
+        assert most == 2, "BoundsHold: more connections than there may be"
+        assert left == newcomers[-2:], "BoundsHold: not the oldest makes room"
+
+    play(scenario, max_connections=2)
+
+
+def test_what_connections_hold_is_counted_once_and_given_back_with_them() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        server = handler.server
+        one, other = ClientConnection(server), ClientConnection(server)
+        for connection in (one, other):
+            server.note_half(connection, 100, progress=False)
+            server.note_half(connection, 150, progress=False)
+            server.stalled(connection, 400)
+            server.stalled(connection, 450)
+        assert (server._half_bytes, server.unsent) == (300, 900), "BoundsHold: bytes are counted twice"
+        server.forget(one)
+        assert (server._half_bytes, server.unsent) == (150, 450), "BoundsHold: bytes of a client that is gone"
+        server.stalled(other, 1_100)
+        assert server.unsent == 0, (
+            "BoundsHold: a client that is dropped counts until its connection has ended"
+        )
+
+    play(scenario, max_unsent=1000)
+
+
+def test_a_client_whose_requests_arrive_whole_has_the_full_time_for_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        server, now = handler.server, [0.0]
+        monkeypatch.setattr(server, "now", lambda: now[0])
+        connection = ClientConnection(server)
+        for _ in range(5):
+            server.note_half(connection, 10, progress=True)  # a whole request, and the beginning of the next
+            now[0] += 0.9
+            server.sweep()
+        assert connection.half_since == pytest.approx(now[0] - 0.9), (
+            "EveryRequestAnswered: a client that sends all the time is dropped"
+        )
+
+    play(scenario, half_frame=1.0)
 
 
 def test_a_stop_answers_what_was_accepted_and_closes() -> None:

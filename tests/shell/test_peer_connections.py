@@ -8,7 +8,7 @@ import random
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -26,8 +26,10 @@ from walrus.shell import seeking
 from walrus.shell.joining import ask_to_join
 from walrus.shell.peer_connections import (
     MAX_UNSENT,
+    STRANGER_FRAME,
     PeerConnections,
     PeerLink,
+    PeerSession,
     Trust,
 )
 from walrus.shell.seeking import Seeker
@@ -208,8 +210,12 @@ def test_a_closed_connection_is_dialled_again_at_once_and_a_refusal_is_a_death()
         await again.listen()
         one.events.clear()
         await one.until("up", 2)
-        one.peers.close()
         again.peers.close()
+        await one.until("down", 2, False)
+        while one.peers._dialers[2]._attempt < 3:
+            await asyncio.sleep(0)
+        assert ("down", 2, True) in one.events, "FailoverProgress: nobody is told of the second death"
+        one.peers.close()
 
     play(scenario)
 
@@ -282,6 +288,32 @@ def test_a_second_call_of_one_node_replaces_the_first() -> None:
         with contextlib.suppress(ConnectionResetError):
             await reader.read()
         await one.reach(two)
+        assert list(two.peers._sessions) == [1], (
+            "OneCall: the end of the first is taken for that of the second"
+        )
+        one.peers.close()
+        two.peers.close()
+
+    play(scenario)
+
+
+def test_an_accepted_caller_has_all_the_time_and_may_send_large_messages() -> None:
+    async def scenario() -> None:
+        one, two = Host(1), Host(2)
+        await two.listen()
+        await one.connect(two)
+        await one.reach(two)
+        assert two.peers._sessions[1]._patience is None, (
+            "MessagesArrive: a member is dropped like a stranger, after seconds"
+        )
+        large = Fence(topic="t" * 2 * STRANGER_FRAME, segment=1)
+        one.peers.send(2, large)
+        one.peers.flush()
+        while (1, large) not in two.events:
+            assert ("down", 2, False) not in one.events, (
+                "MessagesArrive: a member's is refused like a stranger's"
+            )
+            await asyncio.sleep(0)
         one.peers.close()
         two.peers.close()
 
@@ -407,6 +439,59 @@ def test_an_introduction_is_judged_like_any_call_and_nothing_follows_it() -> Non
         assert two.events == [], "a message behind an introduction is not read"
         assert [hello.node_id for hello in two.callers] == [1]
         two.peers.close()
+
+    play(scenario)
+
+
+def test_nothing_that_arrives_behind_a_refused_message_is_a_handshake() -> None:
+    async def scenario() -> None:
+        one, two = Host(1), Host(2)
+        await two.listen()
+        reader, writer = await asyncio.open_connection("127.0.0.1", two.port)
+        writer.write(CODEC.encode(MESSAGE) + CODEC.encode(one.hello_to(2)))
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        assert two.callers == [], "SingleWriter: who is refused is accepted all the same"
+        writer.close()
+        two.peers.close()
+
+    play(scenario)
+
+
+def test_each_of_several_strangers_in_one_pass_makes_another_one_go() -> None:
+    class Session:
+        """Only noted to be dropped; its connection ends later."""
+
+        def abort(self) -> None:
+            dropped.append(self)
+
+    async def scenario() -> None:
+        two = Host(2, max_strangers=2)
+        strangers = [Session() for _ in range(5)]
+        for stranger in strangers:
+            two.peers.admit(cast(PeerSession, stranger))
+            assert len(two.peers._strangers) <= 2, "BoundsHold: more strangers than there may be"
+        assert dropped == strangers[:3], "BoundsHold: not the oldest, each once"
+        two.peers._strangers.clear()
+        two.peers.close()
+
+    dropped: list[Session] = []
+    play(scenario)
+
+
+def test_a_peer_that_called_once_is_dialled_without_a_pause_once() -> None:
+    async def scenario() -> None:
+        one, two = Host(1), Host(2)
+        one.dial(two)
+        dialer = one.peers._dialers[2]
+        while dialer._attempt < 2:
+            await asyncio.sleep(0)
+        dialer.hurry()
+        before = dialer._attempt
+        while dialer._attempt < before + 2:
+            await asyncio.sleep(0)
+        assert not dialer._hurry.is_set(), "BoundsHold: it is dialled in a busy loop from now on"
+        one.peers.close()
 
     play(scenario)
 
