@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -355,6 +356,44 @@ def test_a_segment_that_is_dropped_between_fetch_and_state_is_asked_for_again_an
     assert again.name == "FETCH", "DeliveredIsPrefix: what was dropped meanwhile is skipped without a word"  # type: ignore[union-attr]
     with pytest.raises(Trimmed):
         steps.send([Trimmed("t begins at segment 8")])
+
+
+def test_a_walk_that_comes_further_is_patient_anew() -> None:
+    steps, state = core.walk("t", 1, 0, patience=1), {"current_segment": 2, "sealed_segments": {"1": 6}}
+    next(steps)
+    for _ in range(3):
+        assert isinstance(steps.send([calls.Found(b"x", 0), None]), list), "one more entry has come"
+        next(steps)  # STATE
+        steps.send([state])  # FETCH
+        steps.send([None])  # STATE: nothing came
+        try:
+            step = steps.send([state])
+        except Unreachable as error:
+            raise AssertionError(
+                f"ReadProgress: a reader of a node that catches up gives up: {error}"
+            ) from error
+        assert isinstance(step, core.Pause)
+        next(steps)
+
+
+def test_of_two_calls_that_fail_at_one_node_the_second_does_not_leave_the_next_one() -> None:
+    addresses = core.Addresses(["a:1", "b:2", "c:3"])
+    for _ in range(2):
+        addresses.leave("a:1")
+    assert addresses.current == "b:2", "a node that works is passed over"
+
+
+def test_a_second_attempt_does_not_ask_the_node_to_wait_again() -> None:
+    call, addresses = following.get("t", "g", 30.0), core.Addresses(["a:1", "b:2"])
+    steps = core.conduct(call, addresses, 1.0, lambda: 0.0, random.Random(1))
+    waits = []
+    for _ in range(2):
+        step = next(steps)
+        while isinstance(step, core.Pause):
+            step = next(steps)
+        waits.append(step.exchange.call.wait)
+        step.exchange.lost(addresses.current, ConnectionRefusedError())
+    assert waits == [30.0, 0.0], "a call that waits takes twice the time that it was given"
 
 
 def test_a_walk_from_the_beginning_that_retention_overtakes_later_says_so() -> None:

@@ -18,7 +18,7 @@ from walrus.storage.journal import STATE, TopicNote, deleted_note, topic_note
 from walrus.storage.reading import Reader
 from walrus.storage.record import UNIT
 from walrus.storage.scan import records
-from walrus.storage.space import Space
+from walrus.storage.space import Extent, Space
 
 FILE = "00000001.wal"
 GROUP = FsyncSchedule.group_commit()
@@ -334,3 +334,27 @@ def test_a_free_range_that_fits_exactly_is_used_again() -> None:
     space.allocate(UNIT)
     space.release(first)
     assert space.allocate(UNIT) == (first, False), "SpaceIsGivenBack: a free range that fits is not used"
+
+
+def test_space_that_was_used_does_not_pass_for_zeros_when_it_is_free_again() -> None:
+    wal = Walrus(disk=Platter(random.Random(1)).directory("log"))
+    for topic in ("t", "u", "v"):
+        for _ in range(3):
+            wal.append(topic, b"x" * 30_000)
+    for topic in ("u", "t", "v"):
+        wal.delete_topic(topic)
+    space = wal._engine.space
+    for number, ranges in space._free.items():
+        for start, units, zeros in ranges:
+            if zeros:
+                found = bytes(space.view(Extent(number, start, units)))
+                assert not any(found), (
+                    "PrefixAgree: recovery takes what a deleted topic left for a torn write"
+                )
+
+
+def test_joined_free_ranges_are_zeros_only_if_both_are() -> None:
+    space = Space(Platter(random.Random(1)).directory("log"))
+    first, _ = space.allocate(UNIT)
+    space.release(first)  # beside the rest of the new file, which was never written to
+    assert space.allocate(UNIT) == (first, False), "PrefixAgree: used space passes for zeros"

@@ -135,7 +135,7 @@ def test_who_waits_together_shares_a_sync() -> None:
     release.set()
     for thread in [first, *others]:
         thread.join()
-    assert len(syncs) == 2
+    assert len(syncs) == 2, "AckedDurable: a sync covers what was appended after it began"
 
 
 def test_a_sync_that_fails_is_told_to_everybody_it_concerns() -> None:
