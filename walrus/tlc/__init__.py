@@ -6,8 +6,9 @@
                   startup: TLC's classes in a file, for the next JVM
     values        TLA+ values as TLC prints them; filming: a counterexample as a film
     mutants       changed specs, which TLC must refuse: bugs planted by hand, and probes
-    planted       what a planted bug and a probe are; planted_walrus, planted_raft,
-                  planted_delivery, planted_publish, planted_retention, planted_order: those of each spec
+    planted       what a planted bug and a probe are; planted_walrus, planted_readers (of Walrus.tla,
+                  too), planted_raft, planted_delivery, planted_publish, planted_retention,
+                  planted_order: those of each spec
     variants      many variants of a spec, judged in one search
     patches       changes of a spec's text, by hand or by rule: a mutant for each guard of each action
     differences   which of those make a difference at all, decided in one search

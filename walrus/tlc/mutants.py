@@ -23,6 +23,7 @@ from walrus.tlc import (
     planted_order,
     planted_publish,
     planted_raft,
+    planted_readers,
     planted_retention,
     planted_walrus,
 )
@@ -35,6 +36,7 @@ Case: TypeAlias = Planted | Probe
 
 _MODULES = (
     planted_walrus,
+    planted_readers,
     planted_delivery,
     planted_publish,
     planted_retention,

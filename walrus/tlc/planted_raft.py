@@ -241,6 +241,13 @@ PLANTED = (
         "a leader commits entries of other terms only",
         Patch("AdvanceCommitIndex", "log[n][index].term = t", "log[n][index].term # t"),
     ),
+    _bug(
+        "quick-removal",
+        "ShorterLogWins",
+        "LeaderCompleteness",
+        "votes go to candidates whose logs end in the same term and are shorter",
+        Patch("AtLeast", "term = LastTerm(l) /\\ index >= Len(l)", "term = LastTerm(l)"),
+    ),
 )
 
 PROBES = (
@@ -261,4 +268,5 @@ PROBES = (
     _probe("quick-restart", "ProbeTailLost", "a crash takes what the leader had sent but not written"),
     _probe("quick-growth", "ProbeChange", "the membership changes"),
     _probe("full-membership", "ProbeLeaderRemoved", "a leader removes itself"),
+    _probe("quick-removal", "ProbeLeaderRemoved", "a leader removes itself"),
 )

@@ -1,0 +1,162 @@
+"""Bugs planted in what Walrus.tla says of readers: deliveries, cursors, and what is lost. And probes.
+
+Beside `planted_walrus.py`, which has those of the writers, recoveries, replica sets and members.
+"""
+
+from __future__ import annotations
+
+from walrus.tlc.patches import Patch
+from walrus.tlc.planted import Planted, Probe
+
+
+def _bug(config: str, name: str, expected: str, about: str, *patches: Patch) -> Planted:
+    return Planted(config=f"walrus-{config}", name=name, expected=expected, about=about, patches=patches)
+
+
+def _probe(config: str, name: str, about: str) -> Probe:
+    return Probe(config=f"walrus-{config}", name=name, about=about)
+
+
+PLANTED = (
+    _bug(
+        "quick-cursors",
+        "ReadUnacknowledged",
+        "CursorInBounds",
+        "readers get what is not acknowledged",
+        Patch("Readable", "acked[t][s]", "Length(n, t, s)"),
+    ),
+    _bug(
+        "full-force",
+        "ReadUnacknowledged",
+        "CursorInBounds",
+        "readers get what is not acknowledged",
+        Patch("Readable", "acked[t][s]", "Length(n, t, s)"),
+    ),
+    _bug(
+        "quick-readers",
+        "ReaderSkipsTail",
+        "DeliveredIsPrefix",
+        "readers leave a segment at what was acknowledged of it",
+        Patch(
+            "Advance", "p[2] >= Segment(t, p[1]).count", "p[2] >= Min(acked[t][p[1]], Segment(t, p[1]).count)"
+        ),
+    ),
+    _bug(
+        "quick-cursors",
+        "CommitsHandedOut",
+        "DeliveredIsPrefix",
+        "a cursor is committed before the delivery is confirmed",
+        Patch(
+            "Confirmed",
+            "IF handed[n][t][g] # NoPosition THEN handed[n][t][g] ELSE reading[n][t][g]",
+            "reading[n][t][g]",
+        ),
+    ),
+    _bug(
+        "quick-cursors",
+        "HandsOutAhead",
+        "DeliveredIsPrefix",
+        "a second delivery leaves before the first is confirmed",
+        Patch("HandOut", "handed[n][t][g] = NoPosition", "TRUE"),
+    ),
+    _bug(
+        "quick-cursors",
+        "SealsHandedOut",
+        "DeliveredIsPrefix",
+        "a seal takes a cursor along that is not confirmed",
+        Patch("ProposeSeal", "\\A g \\in Group : handed[n][t][g] = NoPosition", "TRUE"),
+    ),
+    _bug(
+        "quick-commits",
+        "StaleCursor",
+        "CursorInBounds",
+        "a deposed leader's cursor is committed",
+        Patch(
+            "CommitCursors",
+            "Before(metadata[t].cursors[g], m.position)",
+            "metadata[t].cursors[g] # m.position",
+        ),
+    ),
+    _bug(
+        "quick-chain",
+        "HandsOutAhead",
+        "DeliveredIsPrefix",
+        "a second delivery leaves before the first is confirmed",
+        Patch("HandOut", "handed[n][t][g] = NoPosition", "TRUE"),
+    ),
+    _bug(
+        "quick-groups",
+        "GroupsShareConfirmation",
+        "DeliveredIsPrefix",
+        "a delivery to any group confirms this one's",
+        Patch(
+            "Confirm",
+            "Delivery(t, g, handed[n][t][g], reading[n][t][g]) \\in received",
+            "\\E h \\in Group : Delivery(t, h, handed[n][t][g], reading[n][t][g]) \\in received",
+        ),
+    ),
+    _bug(
+        "quick-gap",
+        "StepsOverTheSilent",
+        "DeliveredIsPrefix",
+        "a replica that does not answer is taken to have nothing",
+        Patch("StepOver", "up[m] /\\ ~gives(m)", "up[m] => ~gives(m)"),
+    ),
+    _bug(
+        "quick-gap",
+        "StepsOverWhatOneLacks",
+        "DeliveredIsPrefix",
+        "an entry is given up that one replica cannot give",
+        Patch("StepOver", "\\A m \\in Replicas(t, s) : up[m]", "\\E m \\in Replicas(t, s) : up[m]"),
+    ),
+    _bug(
+        "full-force",
+        "CursorBeyondForcedSeal",
+        "CursorInBounds",
+        "a cursor stays beyond the count that an operator accepted",
+        Patch("SealWith", "Earlier(metadata[t].cursors[g], <<s, p.count>>)", "metadata[t].cursors[g]"),
+    ),
+    _bug(
+        "full-force",
+        "LateCursorBeyondForcedSeal",
+        "CursorInBounds",
+        "a cursor is committed beyond the count that an operator accepted",
+        Patch("CommitCursors", "InBounds(t, m.position)", "TRUE"),
+    ),
+    _bug(
+        "quick-readers",
+        "ReadPastSeal",
+        "CursorInBounds",
+        "sealed segments are read to the end of a copy",
+        Patch(
+            "Advance",
+            "p[2] >= Segment(t, p[1]).count",
+            "\\A m \\in Replicas(t, p[1]) : p[2] >= Length(m, t, p[1])",
+        ),
+        Patch("Readable", "Segment(t, s).count", "Length(n, t, s)"),
+    ),
+    _bug(
+        "quick-readers",
+        "ReadUnacknowledged",
+        "CursorInBounds",
+        "readers get what is not acknowledged",
+        Patch("Readable", "acked[t][s]", "Length(n, t, s)"),
+    ),
+    _bug(
+        "liveness",
+        "NeverConfirms",
+        "a temporal property",
+        "a delivery is confirmed only when none waits",
+        Patch("Confirm", "handed[n][t][g] # NoPosition", "handed[n][t][g] = NoPosition"),
+    ),
+)
+
+PROBES = (
+    _probe("quick-chain", "ProbeEmptyChain", "two segments end empty, one after the other"),
+    _probe("quick-cursors", "ProbeRedelivery", "an entry is handed out again that reached a client"),
+    _probe("quick-cursors", "ProbeSealedWithCursors", "a seal takes a cursor along"),
+    _probe("quick-gap", "ProbeSteppedOver", "a group goes on behind an entry that is lost"),
+    _probe("quick-commits", "ProbeSealedWithCursors", "a seal takes a cursor along"),
+    _probe("quick-readers", "ProbeDeposedTail", "a copy is longer than the sealed count"),
+    _probe("full-force", "ProbeGivenUp", "an operator gives up what was acknowledged"),
+)
