@@ -190,6 +190,16 @@ def test_a_judge_that_looks_at_notes_makes_no_copy() -> None:
     assert ("once", 7) in copies.noted and ("once", 7) not in copies.known()
 
 
+def test_of_a_segment_that_was_dropped_as_much_is_settled_as_was_sealed() -> None:
+    """A node that has yet to apply the Trim may have its cursor there, at the recovery's count."""
+    judge = Simulation(1, Options(nodes=1), ()).world.judge
+    judge.truth(("t", 1)).acked = 2
+    assert judge.settled(("t", 1)) == 2
+    judge.sealed_as["t", 1] = 3
+    assert judge.metadata.segment("t", 1) is None
+    assert judge.settled(("t", 1)) == 3
+
+
 def test_what_is_acknowledged_or_given_after_its_topic_was_gone_is_refused() -> None:
     """Until the Seal the topic is there; what was sent before it may be answered later."""
     metadata, records = cluster(), RetentionRecords({}, lease=1.0)

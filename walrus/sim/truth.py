@@ -221,11 +221,9 @@ class Truth:
         return {node for node in nodes if held.get(node, 0) >= count and not self.hosts[node].left}
 
     def settled(self, key: Key) -> int:
-        """Return how many entries of a segment readers may see: the sealed count or those acknowledged."""
-        segment = self.metadata.segment(*key)
-        if segment is not None and segment.count is not None:
-            return segment.count
-        return self.truth(key).acked
+        """Return how many entries of a segment readers may see, or might until it was dropped."""
+        sealed = self.sealed_as.get(key)
+        return self.truth(key).acked if sealed is None else sealed
 
     def written_at(self, payload: bytes) -> list[tuple[Key, int]]:
         """Return the positions of this entry: several, if a recovery gave it up and it was sent again."""
