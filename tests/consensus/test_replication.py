@@ -289,7 +289,7 @@ def test_proposals_are_refused_while_too_much_is_uncommitted() -> None:
     world.found([1, 2, 3])
     world.elect(1)
     taken = [world.propose(1, b"x" * 60) is not None for _ in range(4)]
-    assert taken == [True, True, False, False], "§10.2: more is uncommitted than may be"
+    assert taken == [True, True, False, False], "§10.2.2: more is uncommitted than may be"
     world.deliver_all()
     assert world.propose(1, b"x" * 60) is not None, (
         "CommitProgress: refused although everything has committed"
