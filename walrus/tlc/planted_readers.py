@@ -6,33 +6,24 @@ Beside `planted_walrus.py`, which has those of the writers, recoveries, replica 
 from __future__ import annotations
 
 from walrus.tlc.patches import Patch
-from walrus.tlc.planted import Planted, Probe
-
-
-def _bug(config: str, name: str, expected: str, about: str, *patches: Patch) -> Planted:
-    return Planted(config=f"walrus-{config}", name=name, expected=expected, about=about, patches=patches)
-
-
-def _probe(config: str, name: str, about: str) -> Probe:
-    return Probe(config=f"walrus-{config}", name=name, about=about)
-
+from walrus.tlc.planted_walrus import bug, probe
 
 PLANTED = (
-    _bug(
+    bug(
         "quick-cursors",
         "ReadUnacknowledged",
         "CursorInBounds",
         "readers get what is not acknowledged",
         Patch("Readable", "acked[t][s]", "Length(n, t, s)"),
     ),
-    _bug(
+    bug(
         "full-force",
         "ReadUnacknowledged",
         "CursorInBounds",
         "readers get what is not acknowledged",
         Patch("Readable", "acked[t][s]", "Length(n, t, s)"),
     ),
-    _bug(
+    bug(
         "quick-readers",
         "ReaderSkipsTail",
         "DeliveredIsPrefix",
@@ -41,7 +32,7 @@ PLANTED = (
             "Advance", "p[2] >= Segment(t, p[1]).count", "p[2] >= Min(acked[t][p[1]], Segment(t, p[1]).count)"
         ),
     ),
-    _bug(
+    bug(
         "quick-cursors",
         "CommitsHandedOut",
         "DeliveredIsPrefix",
@@ -52,21 +43,21 @@ PLANTED = (
             "reading[n][t][g]",
         ),
     ),
-    _bug(
+    bug(
         "quick-cursors",
         "HandsOutAhead",
         "DeliveredIsPrefix",
         "a second delivery leaves before the first is confirmed",
         Patch("HandOut", "handed[n][t][g] = NoPosition", "TRUE"),
     ),
-    _bug(
+    bug(
         "quick-cursors",
         "SealsHandedOut",
         "DeliveredIsPrefix",
         "a seal takes a cursor along that is not confirmed",
         Patch("ProposeSeal", "\\A g \\in Group : handed[n][t][g] = NoPosition", "TRUE"),
     ),
-    _bug(
+    bug(
         "quick-commits",
         "StaleCursor",
         "CursorInBounds",
@@ -77,14 +68,14 @@ PLANTED = (
             "metadata[t].cursors[g] # m.position",
         ),
     ),
-    _bug(
+    bug(
         "quick-chain",
         "HandsOutAhead",
         "DeliveredIsPrefix",
         "a second delivery leaves before the first is confirmed",
         Patch("HandOut", "handed[n][t][g] = NoPosition", "TRUE"),
     ),
-    _bug(
+    bug(
         "quick-groups",
         "GroupsShareConfirmation",
         "DeliveredIsPrefix",
@@ -95,35 +86,35 @@ PLANTED = (
             "\\E h \\in Group : Delivery(t, h, handed[n][t][g], reading[n][t][g]) \\in received",
         ),
     ),
-    _bug(
+    bug(
         "quick-gap",
         "StepsOverTheSilent",
         "DeliveredIsPrefix",
         "a replica that does not answer is taken to have nothing",
         Patch("StepOver", "up[m] /\\ ~gives(m)", "up[m] => ~gives(m)"),
     ),
-    _bug(
+    bug(
         "quick-gap",
         "StepsOverWhatOneLacks",
         "DeliveredIsPrefix",
         "an entry is given up that one replica cannot give",
         Patch("StepOver", "\\A m \\in Replicas(t, s) : up[m]", "\\E m \\in Replicas(t, s) : up[m]"),
     ),
-    _bug(
+    bug(
         "full-force",
         "CursorBeyondForcedSeal",
         "CursorInBounds",
         "a cursor stays beyond the count that an operator accepted",
         Patch("SealWith", "Earlier(metadata[t].cursors[g], <<s, p.count>>)", "metadata[t].cursors[g]"),
     ),
-    _bug(
+    bug(
         "full-force",
         "LateCursorBeyondForcedSeal",
         "CursorInBounds",
         "a cursor is committed beyond the count that an operator accepted",
         Patch("CommitCursors", "InBounds(t, m.position)", "TRUE"),
     ),
-    _bug(
+    bug(
         "quick-readers",
         "ReadPastSeal",
         "CursorInBounds",
@@ -135,14 +126,14 @@ PLANTED = (
         ),
         Patch("Readable", "Segment(t, s).count", "Length(n, t, s)"),
     ),
-    _bug(
+    bug(
         "quick-readers",
         "ReadUnacknowledged",
         "CursorInBounds",
         "readers get what is not acknowledged",
         Patch("Readable", "acked[t][s]", "Length(n, t, s)"),
     ),
-    _bug(
+    bug(
         "liveness",
         "NeverConfirms",
         "a temporal property",
@@ -152,11 +143,11 @@ PLANTED = (
 )
 
 PROBES = (
-    _probe("quick-chain", "ProbeEmptyChain", "two segments end empty, one after the other"),
-    _probe("quick-cursors", "ProbeRedelivery", "an entry is handed out again that reached a client"),
-    _probe("quick-cursors", "ProbeSealedWithCursors", "a seal takes a cursor along"),
-    _probe("quick-gap", "ProbeSteppedOver", "a group goes on behind an entry that is lost"),
-    _probe("quick-commits", "ProbeSealedWithCursors", "a seal takes a cursor along"),
-    _probe("quick-readers", "ProbeDeposedTail", "a copy is longer than the sealed count"),
-    _probe("full-force", "ProbeGivenUp", "an operator gives up what was acknowledged"),
+    probe("quick-chain", "ProbeEmptyChain", "two segments end empty, one after the other"),
+    probe("quick-cursors", "ProbeRedelivery", "an entry is handed out again that reached a client"),
+    probe("quick-cursors", "ProbeSealedWithCursors", "a seal takes a cursor along"),
+    probe("quick-gap", "ProbeSteppedOver", "a group goes on behind an entry that is lost"),
+    probe("quick-commits", "ProbeSealedWithCursors", "a seal takes a cursor along"),
+    probe("quick-readers", "ProbeDeposedTail", "a copy is longer than the sealed count"),
+    probe("full-force", "ProbeGivenUp", "an operator gives up what was acknowledged"),
 )

@@ -9,30 +9,32 @@ from walrus.tlc.patches import Patch
 from walrus.tlc.planted import Planted, Probe
 
 
-def _bug(config: str, name: str, expected: str, about: str, *patches: Patch) -> Planted:
+def bug(config: str, name: str, expected: str, about: str, *patches: Patch) -> Planted:
+    """Return a bug that a configuration of Walrus.tla must refuse; `config` is the rest of its name."""
     return Planted(config=f"walrus-{config}", name=name, expected=expected, about=about, patches=patches)
 
 
-def _probe(config: str, name: str, about: str) -> Probe:
+def probe(config: str, name: str, about: str) -> Probe:
+    """Return a probe of a configuration of Walrus.tla."""
     return Probe(config=f"walrus-{config}", name=name, about=about)
 
 
 PLANTED = (
-    _bug(
+    bug(
         "quick-failover",
         "NoFenceCheck",
         "AckedDurable",
         "replicas take the writer's frames although fenced",
         Patch("ReplicaAppend", "<<t, s>> \\notin fenced[n]", "TRUE"),
     ),
-    _bug(
+    bug(
         "quick-failover",
         "MinorityFence",
         "AckedDurable",
         "one fenced replica is enough to recover",
         Patch("Suffices", "Majority(certain, replicas)", "certain # {}"),
     ),
-    _bug(
+    bug(
         "quick-failover",
         "ReadThenFence",
         "AckedDurable",
@@ -54,14 +56,14 @@ PLANTED = (
             "a.topic = t /\\ a.segment = s /\\ <<t, s>> \\in fenced[a.node]",
         ),
     ),
-    _bug(
+    bug(
         "quick-failover",
         "ShortestCopyWins",
         "AckedDurable",
         "recovery takes the shortest length answered",
         Patch("AnswersUpTo", "a.length <= length", "a.length >= length"),
     ),
-    _bug(
+    bug(
         "quick-failover",
         "AckByMinority",
         "AckedDurable",
@@ -72,7 +74,7 @@ PLANTED = (
             "\\E m \\in Replicas(t, s) : matched[m][t][s] >= count",
         ),
     ),
-    _bug(
+    bug(
         "quick-failover",
         "WriterIgnoresFence",
         "AckedDurable",
@@ -80,14 +82,14 @@ PLANTED = (
         Patch("MayWrite", "<<t, s>> \\notin fenced[n]", "TRUE"),
         Patch("Ack", "<<t, s>> \\notin fenced[n]", "TRUE"),
     ),
-    _bug(
+    bug(
         "quick-failover",
         "SealBeforeCopy",
         "SealedStable",
         "recovery seals before a majority holds the count",
         Patch("RecoverySealAt", "Majority(holders, Replicas(t, s))", "TRUE"),
     ),
-    _bug(
+    bug(
         "quick-failover",
         "CopyTruncates",
         "AckedDurable",
@@ -99,7 +101,7 @@ PLANTED = (
             "SubSeq(log[from][t][s], 1, upto)",
         ),
     ),
-    _bug(
+    bug(
         "quick-failover",
         "SealWithoutCompare",
         "LastSealedIsSum",
@@ -111,7 +113,7 @@ PLANTED = (
             "segments |-> IF ~IsOpen(t, s) THEN [@.segments EXCEPT ![s] = closed] ELSE Append(",
         ),
     ),
-    _bug(
+    bug(
         "quick-failover",
         "NoGapCheck",
         "SeqOrder",
@@ -122,7 +124,7 @@ PLANTED = (
             "UNION {Batches(t, s, from, count) : from \\in Length(n, t, s)..MaxEntries}",
         ),
     ),
-    _bug(
+    bug(
         "quick-failover",
         "NoDuplicateCheck",
         "SeqOrder",
@@ -133,7 +135,7 @@ PLANTED = (
             "UNION {Batches(t, s, from, count) : from \\in 0..Length(n, t, s)}",
         ),
     ),
-    _bug(
+    bug(
         "quick-failover",
         "AnyoneWrites",
         "SingleWriter",
@@ -141,7 +143,7 @@ PLANTED = (
         Patch("MayWrite", "lease[n][t] = s", "view[n][t] = s /\\ n \\in Replicas(t, s)"),
         Patch("Writes", "IF lease[n][t] <= WriteTo THEN lease[n][t] ELSE 0", "view[n][t]"),
     ),
-    _bug(
+    bug(
         "quick-failover",
         "FencedReplicaReports",
         "AckedDurable",
@@ -150,14 +152,14 @@ PLANTED = (
         Patch("Report", "<<t, s>> \\notin fenced[n]", "TRUE"),
         Patch("Ack", "<<t, s>> \\notin fenced[n]", "TRUE"),
     ),
-    _bug(
+    bug(
         "quick-rollover",
         "AppendsWhileSealing",
         "AckedDurable",
         "the writer goes on appending after it proposed a count",
         Patch("MayWrite", "<<t, s>> \\notin sealing", "TRUE"),
     ),
-    _bug(
+    bug(
         "quick-rollover",
         "OpenBeforeSeal",
         "NoWritesPastOpen",
@@ -170,21 +172,21 @@ PLANTED = (
         ),
         Patch("BeginSeal", "s < MaxSegments", "s + 1 < MaxSegments"),
     ),
-    _bug(
+    bug(
         "quick-rollover",
         "TotalMissesSeal",
         "LastSealedIsSum",
         "the total grows by what was acknowledged",
         Patch("SealWith", "@.sealed_total + p.count", "@.sealed_total + acked[t][s]"),
     ),
-    _bug(
+    bug(
         "quick-rollover",
         "LeaseOutlivesSegment",
         "OpenLeaderMatchesMap",
         "a lease outlives its segment",
         Patch("Apply", "lease' = [lease EXCEPT ![n][t] = 0]", "lease' = lease"),
     ),
-    _bug(
+    bug(
         "quick-rollover",
         "NoGapCheck",
         "SeqOrder",
@@ -195,7 +197,7 @@ PLANTED = (
             "UNION {Batches(t, s, from, count) : from \\in Length(n, t, s)..MaxEntries}",
         ),
     ),
-    _bug(
+    bug(
         "quick-rollover",
         "SealsUnacknowledged",
         "SealedStable",
@@ -203,7 +205,7 @@ PLANTED = (
         Patch("AllAcknowledged", "acked[t][s] = Length(n, t, s)", "TRUE"),
         Patch("ProposeSeal", "count |-> acked[t][s]", "count |-> Length(n, t, s)"),
     ),
-    _bug(
+    bug(
         "quick-register",
         "SealWithoutCompare",
         "LastSealedIsSum",
@@ -215,7 +217,7 @@ PLANTED = (
             "segments |-> IF ~IsOpen(t, s) THEN [@.segments EXCEPT ![s] = closed] ELSE Append(",
         ),
     ),
-    _bug(
+    bug(
         "quick-crash",
         "FenceForgottenAtRestart",
         "AckedDurable",
@@ -226,35 +228,35 @@ PLANTED = (
             "fenced' = [fenced EXCEPT ![n] = {}] /\\ UNCHANGED <<checkpoint, incarnation>>",
         ),
     ),
-    _bug(
+    bug(
         "quick-crash",
         "LeaderResumesAfterRestart",
         "SingleWriter",
         "a restarted leader goes on in its old segment",
         Patch("IsLeader", "Segment(t, s).incarnation = incarnation[n]", "TRUE"),
     ),
-    _bug(
+    bug(
         "full-checkpoint",
         "NoteDroppedTooEarly",
         "AckedDurable",
         "a fence is forgotten before a checkpoint knows the seal",
         Patch("ForgetFence", "s < checkpoint[n][t]", "s < view[n][t]"),
     ),
-    _bug(
+    bug(
         "quick-power",
         "UnsureCountsAsSure",
         "AckedDurable",
         "recovery trusts the length of a copy that lost power",
         Patch("Suffices", "Majority(certain, replicas)", "Majority(nodes, replicas)"),
     ),
-    _bug(
+    bug(
         "full-power",
         "OldFrameMakesSure",
         "AckedDurable",
         "a frame sent before the power loss makes a copy sure again",
         Patch("BecomeSure", "Length(n, t, s) >= unsure[n][t][s]", "Length(n, t, s) > 0"),
     ),
-    _bug(
+    bug(
         "quick-fsync",
         "AckBeforeFsync",
         "AckedDurable",
@@ -262,28 +264,28 @@ PLANTED = (
         Patch("LeaderAppend", "IF FsyncEach THEN matched ELSE", "IF FALSE THEN matched ELSE"),
         Patch("ReplicaAppend", "IF FsyncEach THEN matched", "IF FALSE THEN matched"),
     ),
-    _bug(
+    bug(
         "quick-fsync",
         "CopiedNotSynced",
         "SealedStable",
         "what was copied is answered before it is synced",
         Patch("CopyTailFrom", "IF FsyncEach THEN", "IF FALSE THEN"),
     ),
-    _bug(
+    bug(
         "quick-fsync",
         "FenceNotSynced",
         "SealedStable",
         "a fence is answered before what was appended is synced",
         Patch("Fence", "IF FsyncEach THEN", "IF FALSE THEN"),
     ),
-    _bug(
+    bug(
         "quick-damage",
         "DamagedIsSure",
         "AckedDurable",
         "a damaged copy answers a fence as if it were whole",
         Patch("Fence", "sure |-> Sure(n, t, s)", "sure |-> TRUE"),
     ),
-    _bug(
+    bug(
         "quick-replicas",
         "ReplicaBeforeCopy",
         "AckedDurable",
@@ -291,56 +293,56 @@ PLANTED = (
         Patch("ProposeReplicas", "new \\ old \\subseteq whole", "TRUE"),
         Patch("ProposeReplicas", "Majority(whole, new)", "TRUE"),
     ),
-    _bug(
+    bug(
         "quick-replicas",
         "DownToOne",
         "ReplicasKept",
         "a replica set gets smaller than it has to be",
         Patch("ProposeReplicas", "Cardinality(new) >= Min(ReplicationFactor, Cardinality(members))", "TRUE"),
     ),
-    _bug(
+    bug(
         "quick-members",
         "RemovesTheNeeded",
         "DomainConsistency",
         "a node is removed that a segment needs",
         Patch("RemoveNode", "~Needed(n)", "TRUE"),
     ),
-    _bug(
+    bug(
         "quick-members",
         "EmptyDiskTakesPart",
         "AckedDurable",
         "a member that comes back with an empty disk goes on",
         Patch("Rejoin", "n \\notin members", 'MayFail("removal")'),
     ),
-    _bug(
+    bug(
         "quick-members",
         "SealToTheRemoved",
         "DomainConsistency",
         "a segment opens at a node that was removed meanwhile",
         Patch("SealWith", "replicas \\subseteq members", "TRUE"),
     ),
-    _bug(
+    bug(
         "quick-register",
         "TooFewReplicas",
         "EnoughReplicas",
         "a topic opens with the members that its proposer knows",
         Patch("RegisterTopic", "Enough(replicas)", "TRUE"),
     ),
-    _bug(
+    bug(
         "quick-register",
         "TooFewReplicasNext",
         "EnoughReplicas",
         "a segment is followed by one with fewer replicas than there could be",
         Patch("SealWith", "Enough(replicas)", "TRUE"),
     ),
-    _bug(
+    bug(
         "quick-members",
         "ChangeNamesIds",
         "AckedDurable",
         "a replica set names a node that came back empty since it proved its copy",
         Patch("SetReplicas", "\\A n \\in c.new : c.directories[n] = directory[n]", "TRUE"),
     ),
-    _bug(
+    bug(
         "quick-topics",
         "TopicsShareSeals",
         "SealedStable",
@@ -351,35 +353,35 @@ PLANTED = (
             "SealWith([p EXCEPT !.topic = t], n, replicas)",
         ),
     ),
-    _bug(
+    bug(
         "full-rollover",
         "AppendsWhileSealing",
         "AckedDurable",
         "the writer goes on appending after it proposed a count",
         Patch("MayWrite", "<<t, s>> \\notin sealing", "TRUE"),
     ),
-    _bug(
+    bug(
         "full-crash",
         "LeaderResumesAfterRestart",
         "SingleWriter",
         "a restarted leader goes on in its old segment",
         Patch("IsLeader", "Segment(t, s).incarnation = incarnation[n]", "TRUE"),
     ),
-    _bug(
+    bug(
         "quick-topics",
         "ChangesAnotherTopic",
         "AckedDurable",
         "a change is applied to the segment of another topic",
         Patch("SetReplicas", "c.topic = t", "Sealed(t, s)"),
     ),
-    _bug(
+    bug(
         "full-failover",
         "MinorityFence",
         "AckedDurable",
         "one fenced replica is enough to recover",
         Patch("Suffices", "Majority(certain, replicas)", "certain # {}"),
     ),
-    _bug(
+    bug(
         "full-fsync",
         "AckBeforeFsync",
         "AckedDurable",
@@ -387,21 +389,21 @@ PLANTED = (
         Patch("LeaderAppend", "IF FsyncEach THEN matched ELSE", "IF FALSE THEN matched ELSE"),
         Patch("ReplicaAppend", "IF FsyncEach THEN matched", "IF FALSE THEN matched"),
     ),
-    _bug(
+    bug(
         "quick-members",
         "ReplicaOfTheRemoved",
         "DomainConsistency",
         "a replica set is committed that names a node which was removed meanwhile",
         Patch("SetReplicas", "c.new \\subseteq members", "TRUE"),
     ),
-    _bug(
+    bug(
         "quick-sets",
         "ChangesAnotherSegment",
         "AckedDurable",
         "a change is applied to a segment that it was not made for",
         Patch("SetReplicas", "c.segment = s", "Sealed(t, s)"),
     ),
-    _bug(
+    bug(
         "full-majority",
         "AllMustAck",
         "a temporal property",
@@ -412,21 +414,21 @@ PLANTED = (
             "{m \\in Replicas(t, s) : matched[m][t][s] >= count} = Replicas(t, s)",
         ),
     ),
-    _bug(
+    bug(
         "full-majority",
         "AllMustAnswer",
         "a temporal property",
         "a recovery waits for all replicas",
         Patch("Suffices", "Majority(certain, replicas)", "FALSE"),
     ),
-    _bug(
+    bug(
         "quick-notes",
         "RestartForgetsItsCheckpoint",
         "TypeOK",
         "a node that restarts knows nothing, and not what its checkpoint knew",
         Patch("Restart", "view' = [view EXCEPT ![n] = checkpoint[n]]", "view' = view"),
     ),
-    _bug(
+    bug(
         "quick-mended",
         "MendedWithNothing",
         "AckedDurable",
@@ -436,23 +438,23 @@ PLANTED = (
 )
 
 PROBES = (
-    _probe("quick-failover", "ProbeTwoRecoveries", "two recoveries choose different counts"),
-    _probe("quick-failover", "ProbeTwoSeals", "two seals with different counts are proposed"),
-    _probe("quick-failover", "ProbeUnackedSurvives", "a seal covers an entry that was never acknowledged"),
-    _probe("quick-failover", "ProbeDeposedTail", "a copy is longer than the sealed count"),
-    _probe("quick-failover", "ProbePartialTail", "a copy has a part of what a recovery chose"),
-    _probe("quick-failover", "ProbeStaleLeader", "a deposed leader still believes"),
-    _probe("quick-rollover", "ProbeRollover", "a healthy leader rolls over"),
-    _probe("quick-rollover", "ProbeLeadsTwice", "a node leads one segment after another"),
-    _probe("quick-power", "ProbeUnsureWaits", "a fence is answered by an unsure copy"),
-    _probe("quick-power", "ProbeSureAgain", "a shortened copy catches up"),
-    _probe("quick-damage", "ProbeReplaced", "a damaged copy is made anew"),
-    _probe("quick-sets", "ProbeLeadsTwice", "a node leads one segment after another"),
-    _probe("quick-power", "ProbeGivenUp", "an operator gives up what was acknowledged"),
-    _probe("quick-replicas", "ProbeGrown", "a replica set grows"),
-    _probe("quick-replicas", "ProbeShrunk", "a replica set shrinks"),
-    _probe("quick-members", "ProbeRejoined", "a node's id joins again"),
-    _probe("full-checkpoint", "ProbeFenceForgotten", "a note of a fence is dropped"),
-    _probe("quick-notes", "ProbeFenceForgotten", "a note of a fence is dropped"),
-    _probe("quick-mended", "ProbeReplaced", "a damaged copy is made anew"),
+    probe("quick-failover", "ProbeTwoRecoveries", "two recoveries choose different counts"),
+    probe("quick-failover", "ProbeTwoSeals", "two seals with different counts are proposed"),
+    probe("quick-failover", "ProbeUnackedSurvives", "a seal covers an entry that was never acknowledged"),
+    probe("quick-failover", "ProbeDeposedTail", "a copy is longer than the sealed count"),
+    probe("quick-failover", "ProbePartialTail", "a copy has a part of what a recovery chose"),
+    probe("quick-failover", "ProbeStaleLeader", "a deposed leader still believes"),
+    probe("quick-rollover", "ProbeRollover", "a healthy leader rolls over"),
+    probe("quick-rollover", "ProbeLeadsTwice", "a node leads one segment after another"),
+    probe("quick-power", "ProbeUnsureWaits", "a fence is answered by an unsure copy"),
+    probe("quick-power", "ProbeSureAgain", "a shortened copy catches up"),
+    probe("quick-damage", "ProbeReplaced", "a damaged copy is made anew"),
+    probe("quick-sets", "ProbeLeadsTwice", "a node leads one segment after another"),
+    probe("quick-power", "ProbeGivenUp", "an operator gives up what was acknowledged"),
+    probe("quick-replicas", "ProbeGrown", "a replica set grows"),
+    probe("quick-replicas", "ProbeShrunk", "a replica set shrinks"),
+    probe("quick-members", "ProbeRejoined", "a node's id joins again"),
+    probe("full-checkpoint", "ProbeFenceForgotten", "a note of a fence is dropped"),
+    probe("quick-notes", "ProbeFenceForgotten", "a note of a fence is dropped"),
+    probe("quick-mended", "ProbeReplaced", "a damaged copy is made anew"),
 )
