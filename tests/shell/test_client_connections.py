@@ -232,11 +232,32 @@ def test_ten_thousand_tiny_requests_are_started_a_few_per_turn() -> None:
             slot.reply(protocol.OK, 1)
 
         handler.answer = answer
-        client = await connect()
+        clients = [await connect() for _ in range(4)]
         for _ in range(50):
-            client.send(*[b"STATE a", b"METRICS"] * 100)
-        assert {await client.receive() for _ in range(10_000)} == {b"OK"}
-        assert max(started.count(turn) for turn in set(started)) <= 256
+            for client in clients:
+                client.send(*[b"STATE a", b"METRICS"] * 25)
+        for client in clients:
+            assert {await client.receive() for _ in range(2_500)} == {b"OK"}
+        assert max(started.count(turn) for turn in set(started)) <= 128, "the limit of a turn"
+
+    play(scenario)
+
+
+def test_a_client_that_asks_much_keeps_no_other_one_out_of_the_next_turn() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        asked: list[Request] = []
+
+        def answer(slot: Slot, request: Request) -> None:
+            asked.append(request)
+            slot.reply(protocol.OK, 1)
+
+        handler.answer = answer
+        greedy, modest = await connect(), await connect()
+        greedy.send(*[b"STATE a", b"METRICS"] * 5_000)
+        await until(lambda: len(asked) >= 128)
+        modest.send(b"STATE b")
+        assert await modest.receive() == b"OK"
+        assert len(asked) < 5_000, "the limit of a turn"
 
     play(scenario)
 

@@ -7,9 +7,10 @@ an earlier one (`broker/ordering.py`) waits in the connection's backlog.
 
 One turn of the event loop reads at most `READ_BYTES` from each readable connection. All connections share
 one buffer: each parses its bytes before the next one reads, so ten thousand idle connections own no buffers.
-A turn then starts at most `TURN_REQUESTS` requests of each connection. This is round-robin: no connection
-gets a second turn before every ready connection has had one. The replies that a turn produced for a
-connection leave in one write, at the end of the turn.
+A turn then starts at most `TURN_REQUESTS` requests, of all connections together, so that the node hears its
+peers again after milliseconds, however many clients ask at once. The other connections wait in a queue, in
+the order of arrival, and are the first in the next turn. The replies that a turn produced for a connection
+leave in one write, at the end of the turn.
 
 **The life of a connection.**
 
@@ -17,7 +18,8 @@ connection leave in one write, at the end of the turn.
     silent   accepted                                yes    -                  a whole request has arrived, or
                                                                                it makes room for a newcomer
     open     a whole request has arrived             yes    yes
-    waiting  the weight in flight reached a limit    no     as room appears    replies have made room
+    waiting  the weight in flight, or the requests   no     as room appears    replies have made room, or the
+             of this turn, reached a limit                                     turn has ended
     stalled  the kernel takes no more replies        no     no                 the client has read them, or it
                                                                                is dropped for being too slow
     ending   end of stream, a fatal frame, or stop   no     what was accepted  all replies are written: closed
@@ -36,7 +38,8 @@ connection leave in one write, at the end of the turn.
   seconds, or as the oldest of `max_unidentified`. After a wrong token nothing more is read from it;
 * too many connections: the oldest one that never sent a whole request makes room for the newest; if all of
   them did, the newest is closed on arrival (`Listener` bounds the descriptors in any case);
-* all connections together: at `max_in_flight`, further requests queue in the order of arrival.
+* all connections together: at `max_in_flight`, and after `TURN_REQUESTS` in one turn, further requests queue
+  in the order of arrival.
 
 `asyncio.StreamReader` is deliberately not used: it switches coroutines and copies for each frame, which
 makes it about six times slower than a protocol that parses whole buffers.
@@ -96,8 +99,8 @@ READ_BYTES = 64 << 10
 """The most bytes that one turn reads from a connection: its fair share."""
 BACKLOG = 1024
 """Connections that may wait in the kernel to be accepted."""
-TURN_REQUESTS = 256
-"""The most requests of one connection that one turn starts (a run of PUTs, or of reads, counts as one)."""
+TURN_REQUESTS = 128
+"""The most requests that one turn starts (a run of PUTs, or of reads, counts as one)."""
 REQUEST_BYTES = 400
 """Roughly the memory of a request besides its own bytes: its slot, and its entries in the controller's
 tables."""
@@ -305,13 +308,13 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def _start(self) -> None:
         """Start requests from the backlog while order and limits allow; then resume or stop reading."""
-        server, left = self._server, TURN_REQUESTS
-        while self._backlog and left and self._room() and self._order.admits(self._backlog[0]):
-            left -= 1
+        server = self._server
+        while self._backlog and self._room() and self._order.admits(self._backlog[0]):
             if server.full:
                 if not self._waiting:
                     self._waiting = True
                     server.queue.append(self)
+                    server.handler.wake()
                 break
             self._start_one(self._backlog.popleft())
         if not self._backlog:
@@ -334,6 +337,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._slots.append(slot)
         self.in_flight += weight
         self._server.in_flight += weight
+        self._server.turn_left -= 1
         if isinstance(request, Invalid):
             self._refuse(slot, request)
         elif self._guard is None or self._may(self._guard, slot, request):
@@ -387,7 +391,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         slot.reply(protocol.error(request.reason), 1)
 
     def proceed(self) -> None:
-        """All connections together have room again: go on."""
+        """All connections together have room again, or a turn has begun: go on."""
         self._waiting = False
         self._start()
 
@@ -504,6 +508,8 @@ class ClientServer:
         self.dirty: list[ClientConnection] = []
         self.queue: deque[ClientConnection] = deque()
         self.in_flight = 0
+        self.turn_left = TURN_REQUESTS
+        """How many requests this turn may still start."""
         self.unsent = 0
         self._half: dict[ClientConnection, int] = {}
         self._half_bytes = 0
@@ -538,8 +544,8 @@ class ClientServer:
 
     @property
     def full(self) -> bool:
-        """Whether all connections together have reached `max_in_flight`."""
-        return self.in_flight >= self.limits.max_in_flight
+        """Whether all connections together have reached `max_in_flight`, or what one turn starts."""
+        return not self.turn_left or self.in_flight >= self.limits.max_in_flight
 
     def admit(self, connection: ClientConnection) -> bool:
         """Admit a new connection; return whether that was possible.
@@ -570,6 +576,9 @@ class ClientServer:
         """A request was answered: connections that wait for room proceed, in the order of arrival."""
         self.in_flight -= weight
         assert self.in_flight >= 0
+        self._serve_queue_soon()
+
+    def _serve_queue_soon(self) -> None:
         if self.queue and not self.full:
             asyncio.get_running_loop().call_soon(self._serve_queue)
 
@@ -588,6 +597,8 @@ class ClientServer:
         dirty, self.dirty = self.dirty, []
         for connection in dirty:
             connection.flush()
+        self.turn_left = TURN_REQUESTS
+        self._serve_queue_soon()
 
     def note_half(self, connection: ClientConnection, buffered: int, progress: bool) -> None:
         """Record how many bytes of an incomplete frame a connection has, and since when.

@@ -44,8 +44,10 @@ class _Round:
 
         Woken all at once they would wait a second time, for the interpreter that only one of them can have.
         """
+        if not self.waiting:  # as after each append of a lone thread, which an exception would cost 3 us
+            return
         me = get_ident()
-        with contextlib.suppress(IndexError):
+        with contextlib.suppress(IndexError):  # another thread may ring at the same time
             gate, thread = self.waiting.pop(0)
             if thread == me:  # led it, or was not rung and looked by itself
                 gate, thread = self.waiting.pop(0)
