@@ -34,6 +34,8 @@ from walrus.tlc.variants import Variant, judge_variants, search_of
 pytestmark = [pytest.mark.tla, pytest.mark.timeout(3_000)]
 
 QUICK = [path.stem for path in config_files("quick")]
+ONE_FOR_GUARDS = "walrus-guards-pair"
+"""`make model-check` has the others of its kind."""
 SMALLEST = ["walrus-quick-register", "raft-quick-restarts"]
 SAMPLE, OF_A_LARGE_ONE = 5, 2
 """So many planted bugs of a configuration are asked about here; `make model-check` asks about all."""
@@ -48,7 +50,7 @@ def sample(cases: Sequence[Case], states: int) -> Sequence[Case]:
     return cases[:: -(-len(cases) // wanted)] if cases else cases
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", [*QUICK, ONE_FOR_GUARDS])
 def test_quick_configuration_holds_and_refuses_its_planted_bugs(name: str) -> None:
     """The same judge judges the spec itself: it takes its actions, in the documented states."""
     config, states = config_file(name), known_states()[name]

@@ -13,7 +13,7 @@ from walrus.tlc.run import SpecError
 from walrus.tlc.variants import UNEVALUATED, Variant, judge_variants
 
 COUNTER = """---- MODULE Counter ----
-EXTENDS Naturals, TLC
+EXTENDS Naturals, Sequences, TLC
 
 VARIABLES
     x,
@@ -54,6 +54,7 @@ WIDE = Variant((Patch("Inc", "x + k", "x + k + 20"),))
 BACK = Variant((Patch("Back", "x > 5", "x = 3"),))
 STUCK = Variant((Patch("Inc", "x < Limit", "x < 1"),))
 BROKEN = Variant((Patch("Inc", "x < Limit", "IF x = 2 THEN x.y ELSE x < Limit"),))
+LAZY = Variant((Patch("Inc", "seen \\cup {x}", "[i \\in {1} |-> SubSeq(<<>>, 1, 1)]"),))
 PROBE = Variant(judged_by=("Small",))
 
 
@@ -98,6 +99,13 @@ def test_a_variant_that_cannot_be_read_does_not_hide_the_others(config: Path) ->
     garbled = Variant((Patch("Back", "x > 5 /\\ k = 1", "x > (5 /\\"),))
     outcomes = judge_variants(config, [unknown, WIDE, garbled])
     assert [outcome.violated for outcome in outcomes] == [UNEVALUATED, "Known", UNEVALUATED]
+
+
+@pytest.mark.tla
+def test_one_without_a_value_in_a_function_is_found(config: Path) -> None:
+    """Such values are computed with the fingerprint of the state: TLC tells the line, and no state."""
+    outcomes = judge_variants(config, [FAR, LAZY, WIDE])
+    assert [outcome.violated for outcome in outcomes] == ["Fits", UNEVALUATED, "Known"]
 
 
 @pytest.mark.tla

@@ -18,9 +18,6 @@ SAMPLE = 20
 SMALL = 5_000
 """In a configuration of more states than these, a quarter as many."""
 
-UNJUDGED = {"Walrus": 58, "Raft": 4}
-"""So many mutants of a spec no search has come to an end with. It may only fall."""
-
 
 def test_a_guard_with_two_bounds_is_one_guard() -> None:
     spec = "Act ==\n    /\\ \\A t \\in T, s \\in S : p[t] < q[s]\n    /\\ x' = 1\n\nNext ==\n    \\/ Act\n"
@@ -57,7 +54,7 @@ def test_every_mutant_is_refused_or_has_a_reason(spec: str) -> None:
     known = load().get(spec, {})
     missing = [each.name for each in mutants_of(spec) if not known.get(each.name, Verdict()).final]
     found = "\n".join(missing[:20])
-    assert len(missing) == UNJUDGED.get(spec, 0), f"python -m walrus.tlc guards --search finds them:\n{found}"
+    assert not missing, f"python -m walrus.tlc guards --search finds verdicts on them:\n{found}"
 
 
 def test_most_mutants_are_refused_by_more_than_the_number_of_states() -> None:

@@ -1,7 +1,8 @@
 """The configurations in spec/, and variations of them.
 
 A configuration belongs to the spec that its name begins with: `walrus-quick` to Walrus.tla, `raft-liveness`
-to Raft.tla. The part after the dash is its kind: `quick` (in `make test`), `full`, `liveness`, `simulate`.
+to Raft.tla. The part after the dash is its kind: `quick` and `liveness` (in `make test`), `guards` (small
+ones, too, made for mutants that the others do not refuse), `full`, `simulate`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ SPECS = {
     "order": "Order",
     "raft": "Raft",
 }
-KINDS = ("quick", "liveness", "full")
+KINDS = ("quick", "guards", "liveness", "full")
 """Those of configurations that are searched to their end."""
 
 

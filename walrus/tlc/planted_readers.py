@@ -140,6 +140,41 @@ PLANTED = (
         "a delivery is confirmed only when none waits",
         Patch("Confirm", "handed[n][t][g] # NoPosition", "handed[n][t][g] = NoPosition"),
     ),
+    bug(
+        "guards-places",
+        "GroupsShareCommits",
+        "DeliveredIsPrefix",
+        "a cursor is committed for another group, too",
+        Patch("CommitCursors", "m.group = g", "TRUE"),
+    ),
+    bug(
+        "guards-places",
+        "TopicsShareCommits",
+        "CursorInBounds",
+        "a cursor is committed for another topic, too",
+        Patch("CommitCursors", "m.topic = t", "TRUE"),
+    ),
+    bug(
+        "guards-places",
+        "TopicsShareDeliveries",
+        "DeliveredIsPrefix",
+        "a delivery reaches the readers of another topic, too",
+        Patch("Deliver", "d.topic = t", "TRUE"),
+    ),
+    bug(
+        "guards-moves",
+        "ComparesOffsetsAlone",
+        "CursorInBounds",
+        "a place in an earlier segment is the later one if its offset is larger",
+        Patch("Before", "p[1] = q[1] /\\ p[2] < q[2]", "p[2] < q[2]"),
+    ),
+    bug(
+        "guards-lost",
+        "StepsOverWhileHanded",
+        "DeliveredIsPrefix",
+        "a group steps over what is lost before the delivery in front of it is confirmed",
+        Patch("StepOver", "handed[n][t][g] = NoPosition", "TRUE"),
+    ),
 )
 
 PROBES = (
@@ -150,4 +185,6 @@ PROBES = (
     probe("quick-commits", "ProbeSealedWithCursors", "a seal takes a cursor along"),
     probe("quick-readers", "ProbeDeposedTail", "a copy is longer than the sealed count"),
     probe("full-force", "ProbeGivenUp", "an operator gives up what was acknowledged"),
+    probe("guards-lost", "ProbeSteppedOver", "a group goes on behind an entry that is lost"),
+    probe("guards-moves", "ProbeSealedWithCursors", "a seal takes a cursor along"),
 )

@@ -181,18 +181,21 @@ def _lines(process: subprocess.Popen[bytes], deadline: float) -> Iterator[str]:
 
 
 def _messages(lines: Iterator[str]) -> Iterator[TlcMessage]:
-    """Yield the frames of `-tool` output; lines between frames become messages of code 0."""
+    """Yield the frames of `-tool` output; lines between frames become messages of code 0.
+
+    Some frames quote another one, whose text is part of theirs.
+    """
     code, text = 0, list[str]()
     for line in lines:
         start = re.match(r"@!@!@STARTMSG (\d+)(?::\d+)? @!@!@", line)
-        if start:
-            code, text = int(start[1]), []
-        elif line.startswith("@!@!@ENDMSG"):
+        if code and line.startswith(f"@!@!@ENDMSG {code} "):
             yield TlcMessage(code, "\n".join(text).strip("\n"))
             code = 0
+        elif start and not code:
+            code, text = int(start[1]), []
         elif code:
             text.append(line)
-        elif line:
+        elif line and not line.startswith("@!@!@ENDMSG"):
             yield TlcMessage(0, line)
 
 

@@ -142,9 +142,11 @@ def _by(outcome: Judgement, own: Sequence[str]) -> str:
     return OTHER_STATES if outcome.more_states or outcome.fewer_states else ""
 
 
-def candidates(spec: str, states: Mapping[str, int], kind: str = "quick") -> list[str]:
-    """Return the configurations of a spec of this kind, the smallest first."""
-    names = [path.stem for path in config_files(kind) if SPECS[path.stem.split("-")[0]] == spec]
+def candidates(spec: str, states: Mapping[str, int], *kinds: str) -> list[str]:
+    """Return the configurations of a spec of these kinds, by default the small ones, the smallest first."""
+    wanted = kinds or ("quick", "guards")
+    files = [path for kind in wanted for path in config_files(kind)]
+    names = [path.stem for path in files if SPECS[path.stem.split("-")[0]] == spec]
     return sorted(names, key=lambda name: states.get(name, 0))
 
 
