@@ -76,8 +76,8 @@ class RequestOrder:
         assert self.admits(request), f"{request} overtakes what was sent before it"
         lane = lane_of(request)
         if lane is not None:
-            _, count = self._under_way.get(lane, (_kind(request), 0))
-            self._under_way[lane] = _kind(request), count + 1
+            kind, count = self._under_way.get(lane, (_kind(request), 0))
+            self._under_way[lane] = kind, count + 1
         return lane
 
     def answered(self, lane: Lane) -> None:

@@ -53,10 +53,11 @@ class Item:
 class Sent:
     """One forward in flight, or with its `outcome`."""
 
-    __slots__ = ("items", "leader", "outcome", "request", "segment")
+    __slots__ = ("items", "leader", "outcome", "request", "segment", "weight")
 
-    def __init__(self, request: int, segment: int, leader: int, items: list[Item]) -> None:
-        self.request, self.segment, self.leader, self.items = request, segment, leader, items
+    def __init__(self, request: int, segment: int, leader: int, items: list[Item], weight: int) -> None:
+        self.request, self.segment, self.leader = request, segment, leader
+        self.items, self.weight = items, weight
         self.outcome: ForwardReply | None = None
 
 
@@ -143,12 +144,12 @@ class Router:
             route.returned = []
         number, segment = self._metadata.open_segment(route.topic) or (0, None)
         while segment and route.waiting and self._may_send(route, number, segment, connected):
-            items = self._take(route)
+            items, weight = self._take(route)
             if not items:
                 return
             self._request += 1
-            route.sent.append(Sent(self._request, number, segment.leader, items))
-            route.sent_bytes += sum(item.batch.weight for item in items)
+            route.sent.append(Sent(self._request, number, segment.leader, items, weight))
+            route.sent_bytes += weight
             forward = Forward(
                 request=self._request,
                 topic=route.topic,
@@ -157,11 +158,11 @@ class Router:
             )
             self._outbox.send(segment.leader, forward)
 
-    def _take(self, route: Route) -> list[Item]:
-        """Take the items of the next forward; an item whose client has gone is refused instead."""
+    def _take(self, route: Route) -> tuple[list[Item], int]:
+        """Take the items of the next forward, and their weight; an item whose client has gone is refused."""
         items: list[Item] = []
-        size = 0
-        while route.waiting and size < MAX_FORWARD_BYTES:
+        weight = 0
+        while route.waiting and weight < MAX_FORWARD_BYTES:
             numbered = bool(route.waiting[0].batch.stamps)
             if numbered and items:
                 break  # a producer's entries are forwarded alone, so that the outcome is theirs alone
@@ -170,10 +171,10 @@ class Router:
                 self._refuse(item, errors.no_writer(route.topic))
                 continue
             items.append(item)
-            size += item.batch.weight
+            weight += item.batch.weight
             if numbered:
                 break
-        return items
+        return items, weight
 
     def _may_send(self, route: Route, number: int, segment: Segment, connected: Collection[int]) -> bool:
         if number <= route.closed or route.returned:
@@ -203,7 +204,7 @@ class Router:
             sent = route.sent.popleft()
             outcome = sent.outcome
             assert outcome is not None
-            route.sent_bytes -= sum(item.batch.weight for item in sent.items)
+            route.sent_bytes -= sent.weight
             if outcome.refused:
                 route.closed = max(route.closed, sent.segment)
             self._finish(route, sent, outcome)
@@ -217,17 +218,16 @@ class Router:
                 self._refuse(item, errors.OVERTAKEN)
             route.returned = []
         for item in sent.items:
-            here = min(taken, item.batch.count)
+            count = item.batch.count
+            here = min(taken, count)
             if here and outcome.acked:
                 self._answer(item, here, _accepted(item, here, outcome, outcome.taken - taken))
                 self.acknowledged += here
             elif here:
                 self._answer(item, here, protocol.error(outcome.error or errors.FAILED_OVER) * here)
             taken -= here
-            if here < item.batch.count:
-                rest = Item(
-                    item.slot, item.batch.slice(here, item.batch.count), item.deadline, item.positions
-                )
+            if here < count:
+                rest = Item(item.slot, item.batch.slice(here, count), item.deadline, item.positions)
                 if outcome.refused:
                     route.returned.append(rest)
                 else:
@@ -317,6 +317,7 @@ class Router:
             requests = [sent.request for sent in route.sent]
             assert requests == sorted(set(requests)), "ProducerOrder: forwards are on their way in order"
             assert len({sent.segment for sent in route.sent}) <= 1, "one segment at a time"
+            assert route.sent_bytes == sum(sent.weight for sent in route.sent), "the window does not add up"
             items = [item for sent in route.sent for item in sent.items]
             total += sum(item.batch.weight for item in (*items, *route.returned, *route.waiting))
         assert total == self.waiting_bytes

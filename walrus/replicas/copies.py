@@ -231,7 +231,8 @@ class Copies:
         `then` runs once they are durable. Raises StorageError with nothing written.
         """
         assert start <= copy.length, "SeqOrder: a gap in a copy"
-        end = start + batch.count
+        count = batch.count
+        end = start + count
         if end <= copy.length:
             # A repeated frame, or a question for the length. It may repeat what is written and not yet
             # durable, so its answer waits like that of the frame itself.
@@ -239,7 +240,7 @@ class Copies:
             return
         # A frame that was sent again may overlap the end: only what lies behind it is new. Both have the same
         # entries where they overlap, because all frames of a segment come from its one writer (SingleWriter).
-        new = batch.slice(copy.length - start, batch.count)
+        new = batch if start == copy.length else batch.slice(copy.length - start, count)
         length = copy.length + new.count
         assert length == end, "SeqOrder: an entry would be appended twice"
         at = self._data.write(copy.name, new, partial(copy.on_durable, length, then))

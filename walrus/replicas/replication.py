@@ -429,8 +429,9 @@ class SegmentWriter:
         """
         assert not (self.copy.fenced or self.sealing), "AckedDurable: an append behind a fence or the end"
         start, batch = self.copy.length, concat([taken.batch for taken in all_taken]).timed(at)
+        count = batch.count
         try:
-            if batch.count:
+            if count:
                 # With its own turns: once this segment is over, what is shared is the next writer's.
                 self._copies.append(self.copy, start, batch, partial(self._on_durable, self._shared.turns))
         except DiskFull as error:
@@ -443,10 +444,10 @@ class SegmentWriter:
         self.producers.keep()
         self._note_appended(all_taken, start)
         self._answer_acknowledged()  # repetitions may wait for nothing
-        if not batch.count:
+        if not count:
             return True
-        self._shared.turns.appended(self.copy.length, batch.count, now)
-        self._copies.record("LeaderAppend", self.copy, start=start, count=batch.count)
+        self._shared.turns.appended(self.copy.length, count, now)
+        self._copies.record("LeaderAppend", self.copy, start=start, count=count)
         self.bytes += batch.size
         frame = self._frame(start, batch)
         for node, follower in self.followers.items():
@@ -611,11 +612,12 @@ class SegmentWriter:
         if self.copy.fenced or self.seal_proposed:
             return
         lengths = sorted([self.copy.durable, *[follower.match for follower in self.followers.values()]])
-        commit = lengths[len(lengths) - self.segment.majority]
+        majority = self.segment.majority
+        commit = lengths[len(lengths) - majority]
         if commit <= self.commit_index:
             return
         assert commit <= self.copy.length, "AckedDurable: more is acknowledged than was ever written"
-        assert len(lengths) - bisect_left(lengths, commit) >= self.segment.majority, (
+        assert len(lengths) - bisect_left(lengths, commit) >= majority, (
             "AckedDurable: fewer than a majority hold what is acknowledged"
         )
         self.commit_index = commit

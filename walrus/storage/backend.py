@@ -178,8 +178,9 @@ def write_all(file: File, parts: Sequence[Buffer], offset: int) -> None:
         if taken <= 0:
             raise OSError(errno.EIO, "the disk takes no more bytes and gives no reason", file.name)
         missing -= taken
-        offset += taken
-        parts = _without(parts, taken)
+        if missing:
+            offset += taken
+            parts = _without(parts, taken)
 
 
 def _without(parts: Sequence[Buffer], taken: int) -> Sequence[Buffer]:

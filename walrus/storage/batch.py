@@ -123,13 +123,14 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, repr_omit_defaults=Tru
         return tuple(cut) if any(run.producer or run.at for run in cut) else ()
 
     def stamped(self, producer: str, first: int, at: int) -> Batch:
-        """Return the batch with its entries numbered `first`, `first + 1`, ... of a producer."""
+        """Return the batch with its entries numbered `first`, `first + 1`, ... of a producer ("": not)."""
         return Batch(self.lengths, self.blob, (Stamp(self.count, producer, first, at),))
 
     def timed(self, at: int) -> Batch:
         """Return the batch with the append time `at` (unix milliseconds)."""
-        runs = self.stamps or (Stamp(self.count, "", 0, 0),)
-        return Batch(self.lengths, self.blob, tuple(run._replace(at=at) for run in runs))
+        if not self.stamps:
+            return self.stamped("", 0, at)
+        return Batch(self.lengths, self.blob, tuple(run._replace(at=at) for run in self.stamps))
 
     def times(self) -> list[int]:
         """Return the append time of each entry, in unix milliseconds; 0 where it is not known.
@@ -144,10 +145,15 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, repr_omit_defaults=Tru
         """Raise ValueError unless the parts agree, for batches from a peer or a disk."""
         if len(self.lengths) % 4 or sum(self.sizes()) != len(self.blob):
             raise ValueError(f"malformed batch: {self.count} lengths do not add up to {self.size} bytes")
-        if self.stamps and (
-            sum(stamp.entries for stamp in self.stamps) != self.count
-            or min(min(stamp.entries - 1, stamp.first, stamp.at) for stamp in self.stamps) < 0
-        ):
+        if not self.stamps:
+            return
+        left = self.count
+        for entries, _, first, at in self.stamps:
+            left -= entries
+            if entries < 1 or first < 0 or at < 0:
+                left = -1
+                break
+        if left:
             raise ValueError(f"malformed batch: stamps that are not those of {self.count} entries")
 
 
