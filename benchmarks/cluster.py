@@ -70,10 +70,11 @@ class Row(NamedTuple):
 
 
 ROWS = (
-    Row("leader", "leader, 100 in flight", (100_000, 50_000)),
+    Row("leader", "leader, 100 in flight", (450_000, 200_000)),
     Row("other", "another, 100 in flight", (60_000, 30_000)),
-    Row("single", "one PUT at a time", (4_000, 2_000)),
-    Row("eight", "8 clients, one at a time", (12_000, 5_000)),
+    Row("single", "one PUT at a time", (6_000, 2_500)),
+    Row("single other", "one at a time, another", (4_500, 2_000)),
+    Row("eight", "8 clients, one at a time", (28_000, 10_000)),
     Row("get", "GET, 100 in flight", (50_000, 50_000)),
     Row("fetch", "FETCH, 100 in flight", (50_000, 50_000)),
 )
@@ -229,8 +230,9 @@ def measure_row(
         return {"rate": pipelined(leader, repeated(put), 6, seconds)}
     if row.key == "other":
         return {"rate": pipelined(other, repeated(put), 6, seconds)}
-    if row.key in ("single", "eight"):
-        rate, p99 = one_at_a_time(leader, put, 1 if row.key == "single" else 8, seconds)
+    if row.key in ("single", "single other", "eight"):
+        asked = other if row.key == "single other" else leader
+        rate, p99 = one_at_a_time(asked, put, 8 if row.key == "eight" else 1, seconds)
         return {"rate": rate, "p99_ms": p99 * 1000}
     if entries == 0:  # the bare server
         return {"rate": pipelined(leader, repeated(frame(b"GET t")), 6, seconds)}
