@@ -32,6 +32,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from rich.console import Console
@@ -85,9 +86,15 @@ def targets(only: Sequence[str]) -> list[str]:
 
 def draw(sample: int | None, seed: int, only: Sequence[str]) -> list[Mutant]:
     """Return all mutants, or a sample, in the order of their digests, so that any prefix is a sample too."""
-    every = [m for file in targets(only) for m in mutants(file, (ROOT / file).read_text(encoding="utf-8"))]
+    every = [mutant for file in targets(only) for mutant in _of(file)]
     lots = sorted(every, key=lambda mutant: hashlib.sha256(f"{seed} {mutant.name}".encode()).digest())
     return lots[:sample]
+
+
+@cache
+def _of(file: str) -> list[Mutant]:
+    """Return the mutants of a file."""
+    return mutants(file, (ROOT / file).read_text(encoding="utf-8"))
 
 
 def equivalent() -> dict[str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tools.shape import tree
 from walrus.client import errors as client
 from walrus.client.errors import OutcomeUnknown, Refused, Unavailable, error_for
 from walrus.sim.calls import Outcome, outcome_of
@@ -84,14 +85,14 @@ def test_the_commands_that_a_client_is_told_of_are_those_there_are() -> None:
 
 def _written(path: Path) -> Iterator[str]:
     """Strings of a module that begin like a reason, and the places where it makes a `Reason`."""
-    begins = tuple(kind.begins for kind in KINDS)
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        place = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+    begins, name = tuple(kind.begins for kind in KINDS), path.relative_to(ROOT)
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith(begins):
-            yield f"{place}: {node.value}"
-        called = getattr(node, "func", None)
-        if getattr(called, "id", getattr(called, "attr", None)) == "Reason":
-            yield f"{place}: makes a Reason"
+            yield f"{name}:{node.lineno}: {node.value}"
+        if isinstance(node, ast.Call):
+            called = node.func
+            if getattr(called, "id", getattr(called, "attr", None)) == "Reason":
+                yield f"{name}:{node.lineno}: makes a Reason"
 
 
 def test_no_reason_is_written_elsewhere() -> None:
