@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim.hunting import hunted
+from tests.sim.hunting import failing
 from walrus.sim import faults, mutants, scenarios
 from walrus.sim.options import Options, varied
 from walrus.sim.run import FailedRun, said_next, simulate
@@ -58,29 +58,30 @@ BESIDE = {"damaged_counts_as_sure": {"Scenario"}, "sent_again_behind_the_clients
 @pytest.mark.parametrize("name", CAUGHT)
 def test_the_planted_bug_is_caught_by_name(name: str) -> None:
     where, options = CAUGHT[name]
-    with mutants.planted(mutants.find(name)):
-        caught = _in_scenario(where) if where in scenarios.ALL else _in_seeds(name, where, options)
+    caught = _in_scenario(name, where) if where in scenarios.ALL else _in_seeds(name, where, options)
     assert caught is not None, f"{name} survives"
     assert caught[0] in {*mutants.find(name).expected, *BESIDE.get(name, ())}, caught
 
 
-def _in_scenario(name: str) -> tuple[str, str] | None:
-    for seed in range(1, 7):
-        try:
-            scenarios.ALL[name].run(seed)
-        except Violation as violation:
-            return violation.name, violation.what
+def _in_scenario(name: str, where: str) -> tuple[str, str] | None:
+    with mutants.planted(mutants.find(name)):
+        for seed in range(1, 7):
+            try:
+                scenarios.ALL[where].run(seed)
+            except Violation as violation:
+                return violation.name, violation.what
     return None
 
 
 def _in_seeds(name: str, kinds: str, options: Options) -> tuple[str, str] | None:
     chosen = faults.classes(kinds if kinds == "none" else f"{kinds},ambush")
-    for seed in hunted(name, range(1, SEEDS + 1)):
-        outcome = simulate(seed, options, STEPS, chosen)
-        if isinstance(outcome, FailedRun):
-            said = said_next(outcome, options) if outcome.name == UNNAMED else None
-            return (said or outcome).name, outcome.what
-    return None
+    mutant = mutants.find(name)
+    caught = failing(mutant, lambda seed: simulate(seed, options, STEPS, chosen), range(1, SEEDS + 1))
+    if caught is None:
+        return None
+    with mutants.planted(mutant):
+        said = said_next(caught, options) if caught.name == UNNAMED else None
+    return (said or caught).name, caught.what
 
 
 @pytest.mark.parametrize(("name", "seed"), [("any_frame_makes_sure", 6), ("unsure_counts_as_sure", 4)])
