@@ -9,6 +9,8 @@
 in the same way. Waiting is always for a condition, with a deadline far beyond what is needed; nothing here
 asserts how long anything takes.
 
+A node that runs the code of today is forked from a process that has imported it (`nursery.py`).
+
 Every node listens for its peers on an address of its own, 127.0.0.N. With `proxied=True` it tells them
 another one, 127.0.1.N, where `PartitionProxy` listens and forwards. Nodes dial from their own address, so
 the proxy knows who calls whom and can hold back the bytes of any ordered pair. Held, not dropped: TCP would
@@ -33,10 +35,13 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import pytest
+
+from tests.node.nursery import Born, Nursery
 
 T = TypeVar("T")
 
@@ -59,6 +64,7 @@ QUICK = [
     *("--lease-ttl-ms", "600", "--failure-timeout-ms", "900"),
 ]
 """Timeouts that expire by themselves on a busy machine: for random faults, where one more is welcome."""
+FAULTS_TOLD = {"PYTHONFAULTHANDLER": "1"}
 RUN = "import sys; from walrus.node import main; sys.exit(main(sys.argv[1:]))"
 
 
@@ -137,6 +143,12 @@ class Wire:
         return json.loads(self.ask(request))
 
 
+@cache
+def nursery() -> Nursery:
+    """The one of this process, which ends with it."""
+    return Nursery()
+
+
 class NodeProcess:
     """One `python -m walrus.node`."""
 
@@ -151,7 +163,9 @@ class NodeProcess:
         """Python that the process runs first: how a test makes a disk fail or a handler raise."""
         self.tree = ROOT
         """Whose code it runs: see `trees.py`."""
-        self.process: subprocess.Popen[bytes] | None = None
+        self.forked = sys.platform == "linux"
+        """Whether a start forks a process that has imported the node (`nursery.py`), if that is the same."""
+        self.process: subprocess.Popen[bytes] | Born | None = None
         self.log_path = cluster.path / f"node_{node_id}.log"
         self._begins_at = 0
         """Where the log of the last start begins."""
@@ -169,12 +183,22 @@ class NodeProcess:
     def start(self, *extra: str) -> Self:
         """Start the process (again)."""
         assert self.process is None or self.process.poll() is not None, "it still runs"
+        if self.forked and self._needs_nothing_else():
+            self._begins_at = self.log_path.stat().st_size if self.log_path.exists() else 0
+            self.process = nursery().start([*self.arguments, *extra], self.environ, self.log_path)
+            return self
         program = ["-c", f"{self.patch}\n{RUN}"] if self.patch else ["-m", "walrus.node"]
         command = [sys.executable, *program, *self.arguments, *extra]
         with self.log_path.open("ab") as log:
             self._begins_at = log.tell()
             self.process = subprocess.Popen(command, cwd=self.tree, env=self.environ, stdout=log, stderr=log)
         return self
+
+    def _needs_nothing_else(self) -> bool:
+        """Whether it runs the code of today, and Python is told nothing of its own."""
+        usual = {**os.environ, **FAULTS_TOLD}
+        other = {name for name in {*usual, *self.environ} if usual.get(name) != self.environ.get(name)}
+        return not self.patch and self.tree == ROOT and all(name.startswith("WALRUS_") for name in other)
 
     @property
     def has_joined(self) -> bool:
@@ -271,7 +295,7 @@ class Cluster:
     def add(self, node_id: int, *extra: str, data_dir: Path | None = None) -> NodeProcess:
         """One more node, not started yet."""
         arguments = [*self._place(node_id, data_dir or self.path), *extra]
-        environ = {**os.environ, "PYTHONFAULTHANDLER": "1", "WALRUS_LOG": "info", **self.env}
+        environ = {**os.environ, **FAULTS_TOLD, "WALRUS_LOG": "info", **self.env}
         node = NodeProcess(self, node_id, arguments, environ)
         self.nodes[node_id] = node
         return node

@@ -61,6 +61,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         found = Guarded(cluster, path / "clients")
         for node in cluster:
             node.arguments += ["--auth-file", str(found.file), "--cluster-secret-file", str(path / "secret")]
+            node.forked = False  # what `ps` shows is looked at
             node.start()
         wait_for(lambda: all("connected to node" in node.log() for node in cluster), "both nodes to serve")
         with found.client("boss") as boss:
