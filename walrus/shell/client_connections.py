@@ -314,7 +314,6 @@ class ClientConnection(asyncio.BufferedProtocol):
                 if not self._waiting:
                     self._waiting = True
                     server.queue.append(self)
-                    server.handler.wake()
                 break
             self._start_one(self._backlog.popleft())
         if not self._backlog:
