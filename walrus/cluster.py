@@ -54,7 +54,7 @@ from typing import Any
 
 import msgspec
 
-from walrus.cli.command_line import VARIABLES, Console, Parser, add_credentials, believe, command
+from walrus.cli.command_line import VARIABLES, Console, Parser, add_credentials, command, use_credentials
 from walrus.client import Client
 from walrus.client.errors import Forbidden, Unauthenticated, WalrusError
 from walrus.config import FIRST_CLIENT_PORT, FIRST_RAFT_PORT
@@ -219,7 +219,7 @@ class LocalCluster:
             for variable in TLS_VARIABLES:
                 os.environ.pop(variable, None)
         os.environ.update(self.needed())
-        believe(argparse.Namespace(token_file=token_file))
+        use_credentials(argparse.Namespace(token_file=token_file))
 
     def program(self, node_id: int) -> list[str]:
         """Return Python's arguments that run a node; benchmarks override it to measure another program."""

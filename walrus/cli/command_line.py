@@ -9,7 +9,8 @@
 The decorator `@command(name)` implements this for a `main`, which uses `Parser` and `Console`. `Parser` is
 defined in `shell/arguments.py`, since nodes parse their flags with it, too.
 
-`CREDENTIALS` are the flags of every command that is a client of a cluster; `believe` puts them into effect.
+`CREDENTIALS` are the flags of every command that is a client of a cluster; `use_credentials` puts them into
+effect.
 
 Left out: the node. It logs errors with the time and its id, and decides itself what they mean (`node.main`).
 """
@@ -37,9 +38,9 @@ __all__ = [
     "Main",
     "Parser",
     "add_credentials",
-    "believe",
     "command",
     "describe",
+    "use_credentials",
 ]
 
 CREDENTIALS: Final = {
@@ -131,7 +132,7 @@ def add_credentials(
         parser.add_argument(flag, type=Path, metavar="FILE", default=default, help=CREDENTIALS[flag])
 
 
-def believe(options: argparse.Namespace) -> None:
+def use_credentials(options: argparse.Namespace) -> None:
     """Let all clients of this process and its children use the credentials of the flags. Raises FlagError.
 
     Clients read their credentials from the environment, so the flags are stored there. A variable whose flag

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from walrus import __version__
 from walrus.cli import backup, commands, producing, queues, status
-from walrus.cli.command_line import Console, Parser, add_credentials, believe, command
+from walrus.cli.command_line import Console, Parser, add_credentials, command, use_credentials
 from walrus.cli.commands import EXITS, Screen
 from walrus.client import Client, WalrusError
 from walrus.client.calls import DEFAULT_TIMEOUT
@@ -74,7 +74,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _client(arguments: argparse.Namespace) -> Client:
-    believe(arguments)
+    use_credentials(arguments)
     try:
         return _connect(_addresses(arguments), arguments.timeout)
     except ValueError as error:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from walrus.cli.command_line import VARIABLES, Parser, add_credentials, believe, command
+from walrus.cli.command_line import VARIABLES, Parser, add_credentials, command, use_credentials
 from walrus.config import FIRST_CLIENT_PORT
 from walrus.shell.arguments import FlagError, address, directory
 from walrus.shell.layers import add_config_flags, layered
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"--http: {host} is not loopback, and this console has no password: put a proxy with one in "
             f"front of it, or give --insecure"
         )
-    believe(options)
+    use_credentials(options)
     if options.check_config:
         sys.stdout.write(found.shown())
         return 0

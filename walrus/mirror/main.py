@@ -25,7 +25,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final
 
-from walrus.cli.command_line import VARIABLES, Parser, add_credentials, believe, command
+from walrus.cli.command_line import VARIABLES, Parser, add_credentials, command, use_credentials
 from walrus.client import (
     AsyncClient,
     Entry,
@@ -285,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0 after the end or a stop, 2 for a bad flag, 1 for anything else."""
     told = _told(arguments)
     options = told.options
-    believe(options)
+    use_credentials(options)
     if options.check_config:
         sys.stdout.write(told.shown())
         return 0
