@@ -36,7 +36,7 @@ from walrus.tlc.run import EvaluationError, SpecError, TlcResult, run_tlc
 
 REFUSED, REACHED, EXCEEDED, TOOK = "REFUSED", "REACHED", "EXCEEDED", "TOOK"
 
-BRIEF_STATES: Final = 150_000
+BRIEF_STATES: Final = 80_000
 """In searches that may reach more states than these, the optimising compiler pays off."""
 
 UNEVALUATED: Final = "cannot be evaluated"
