@@ -117,13 +117,19 @@ class TimedWorld(World):
         while self.now < end:
             self.step(end)
 
-    def until(self, condition: Callable[[], bool], within: float = 30.0, claim: str = "Progress") -> float:
+    def until(self, condition: Callable[[], bool], within: float = 30.0, claim: str = "") -> float:
         """Let time pass until the condition holds; return how long that took. `claim` says that it does."""
         start = self.now
         while not condition():
-            assert self.now < start + within, f"{claim}: the condition did not come true within {within} s"
+            assert self.now < start + within, (
+                f"{claim or self.stuck() or 'Progress'}: the condition did not come true within {within} s"
+            )
             self.step(start + within)
         return self.now - start
+
+    def stuck(self) -> str:
+        """Return the promise of progress that is not kept now, if it shows: where `until` gives up."""
+        return ""
 
 
 def oldest(durable: Durable, share: float = 1.0) -> int:

@@ -246,7 +246,9 @@ class Raft:
         """When `tick` will have something to do; infinite if only a message can move this server."""
         # A host that sleeps until then, and ticks, makes progress: `tick` compares with the same numbers.
         deadline = self._leadership.next_deadline() if self._leadership else self._election.deadline
-        assert deadline < math.inf or self.role is Role.LEARNER, "a server that waits for nothing"
+        assert deadline < math.inf or self.role is Role.LEARNER, (
+            "CommitProgress: a server that waits for nothing"
+        )
         return deadline
 
     # ------------------------------------------------------------------------- the contract with the host
@@ -276,7 +278,9 @@ class Raft:
         assert self.log.applied_index == self.commit_index and self.log.saved_index == self.log.last_index, (
             "StateMachineSafety: what is committed, or unsaved, is left behind"
         )
-        assert not self.has_ready(), "a host that asks until nothing is left would never finish"
+        assert not self.has_ready(), (
+            "CommitProgress: a host that asks until nothing is left would never finish"
+        )
         return ready
 
     def persisted(self, ready: Ready, now: float) -> None:
@@ -344,7 +348,7 @@ class Raft:
         elif peer == self.leader_id and self.role is Role.FOLLOWER:
             self.leader_id = None  # so that pre-votes of the others are granted, too (`_hears_leader`)
             self._election.expire_soon(now)
-            assert not self._hears_leader(now)
+            assert not self._hears_leader(now), "CommitProgress: pre-votes are refused"
 
     def peers_reachable(self, peers: Collection[int], now: float) -> None:
         """These peers are connected. A server that has just started need not wait for a leader it never had.
@@ -428,7 +432,7 @@ class Raft:
             return False
         if to == self.node_id or to not in self.membership.voters:
             return False
-        assert to in leading.progress, "a leader follows the progress of every voter"
+        assert to in leading.progress, "CommitProgress: a voter without progress"
         leading.start_transfer(to, now)
         return True
 
@@ -491,7 +495,9 @@ class Raft:
             self._election.disable()
         elif self._election.deadline == math.inf:
             self._election.reset(now)
-        assert (self._election.deadline < math.inf) == self.is_electable
+        assert (self._election.deadline < math.inf) == self.is_electable, (
+            "ElectionSafety: a timer of a server that may not campaign"
+        )
 
     def _become_follower(self, term: int, leader_id: int | None, now: float) -> None:
         """Follow in this term; the vote of the term, if it is the same one, is kept."""
@@ -600,7 +606,9 @@ class Raft:
 
     def _membership_changed(self, now: float) -> None:
         """The configuration changed: a follower may have become a learner, or a learner a voter."""
-        assert self.role in (Role.FOLLOWER, Role.LEARNER), "only followers get entries from elsewhere"
+        assert self.role in (Role.FOLLOWER, Role.LEARNER), (
+            "LeaderAppendOnly: only followers get entries from elsewhere"
+        )
         if self.is_electable != (self.role is Role.FOLLOWER):
             self._resume_following(now)
 
@@ -858,7 +866,7 @@ class Raft:
         else:
             leading.name_successor(self.membership)
             self._become_follower(self.current_term, None, now)
-            assert self.role is Role.LEARNER, "a removed server campaigns no more"
+            assert self.role is Role.LEARNER, "ElectionSafety: a removed server campaigns"
             self._event("StepDown")
 
     # ------------------------------------------------------------------------------------- self-checks
@@ -896,9 +904,13 @@ class Raft:
             assert not self._outbox.hard_state_pending, "ElectionSafety: a leader's vote is durable"
             assert self._election.deadline == math.inf
         if self.role is Role.LEARNER:
-            assert not self.is_electable and self._election.deadline == math.inf
+            assert not self.is_electable and self._election.deadline == math.inf, (
+                "ElectionSafety: a learner campaigns"
+            )
         if self.role in (Role.FOLLOWER, Role.PRE_CANDIDATE, Role.CANDIDATE):
-            assert self.is_electable and self._election.deadline < math.inf
+            assert self.is_electable and self._election.deadline < math.inf, (
+                "CommitProgress: a voter that waits for nothing"
+            )
         if self._leadership is not None:
             assert self._leadership.term == self.current_term
             self._leadership.check_invariants()

@@ -46,7 +46,9 @@ def test_answer_that_is_lost_is_asked_for_again_until_the_deadline():
     world.lose = lambda sender, to, message: isinstance(message, m.GetReply)
     slot = world.send(node, protocol.Get("t"))
     world.until(lambda: bool(world.replies[slot]))
-    assert world.replies[slot][0].startswith(b"ERR no leader: the node that has the cursor did not answer")
+    assert world.replies[slot][0].startswith(b"ERR no leader: the node that has the cursor did not answer"), (
+        "ReadProgress: a client does not hear that the cursor's node is silent"
+    )
     world.lose = lambda sender, to, message: False
     assert world.get_all(node, "t") == [b"0", b"1"], "DeliveredIsPrefix"
 
@@ -81,7 +83,9 @@ def test_late_answer_reaches_no_client():
     late = m.GetReply(request=12345, batch=batch("x"), moved=False, error="")
     world.nodes[node].on_message(world.topic("t").open.leader, late, world.now)
     world.run(0.2)
-    assert all(replies == [b"OK"] * len(replies) for replies in world.replies.values())
+    assert all(replies == [b"OK"] * len(replies) for replies in world.replies.values()), (
+        "DeliveredIsPrefix: a late answer reaches a client"
+    )
 
 
 def test_a_run_of_which_nobody_wants_the_rest_is_not_confirmed():
@@ -148,7 +152,9 @@ def test_fetch_beyond_the_end_is_empty_and_of_no_segment_an_error():
     assert world.ask(2, protocol.Fetch("t", 1, 7, 2)) == [b"EMPTY", b"EMPTY"], (
         "DeliveredIsPrefix: beyond the end there is something"
     )
-    assert world.ask(2, protocol.Fetch("t", 9, 0))[0].startswith(b"ERR unknown segment")
+    assert world.ask(2, protocol.Fetch("t", 9, 0))[0].startswith(b"ERR unknown segment"), (
+        "DeliveredIsPrefix: a segment that never was"
+    )
 
 
 def test_long_run_of_fetches_of_large_entries_does_not_recurse_without_end():

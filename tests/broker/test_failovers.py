@@ -43,7 +43,7 @@ def test_a_failover_is_told_phase_by_phase_by_those_that_saw_it() -> None:
     world.run(1.0)
     early = ACKNOWLEDGED in joined(world)[topic, 1]
     assert not early, "FailoverProgress: it is acknowledged, and no client has written since"
-    assert world.put(min(world.nodes), topic, "b") == [OK]
+    assert world.put(min(world.nodes), topic, "b") == [OK], "FailoverProgress"
     acknowledged = world.now
     phases = joined(world)[topic, 1]
     assert tuple(phase for phase in PHASES if phase in phases) == PHASES, "every phase is told by some node"
@@ -77,7 +77,9 @@ def test_it_is_fenced_before_it_is_recovered_and_stays_so_while_no_copy_is_sure(
     world.start(unsure, sure=False)
     world.until(lambda: any(c.lifecycle.recoveries for c in world.nodes.values()))
     world.run(1.0)
-    assert joined(world)["t", 1].keys() == {"noticed", "fenced"}
+    assert joined(world)["t", 1].keys() == {"noticed", "fenced"}, (
+        "AckedDurable: a recovery goes on without a sure copy"
+    )
 
 
 def test_a_recovery_that_lost_against_the_leader_s_own_seal_was_no_failover() -> None:
@@ -92,7 +94,7 @@ def test_a_recovery_that_lost_against_the_leader_s_own_seal_was_no_failover() ->
     world.until(lambda: world.topic("t").current == 2)
     world.cut.clear()
     world.until(lambda: all(c.metadata.topics["t"].current == 2 for c in world.nodes.values()))
-    assert joined(world) == {}
+    assert joined(world) == {}, "SealedStable: a recovery that lost counts as a failover"
 
 
 def test_the_next_segment_s_first_entry_does_not_count_for_the_failover_before() -> None:

@@ -51,7 +51,7 @@ def test_what_is_given_back_comes_before_what_was_never_out_lowest_first():
     group, of = fresh(), topic()
     receipts = [take(group, of, 5) for _ in range(3)]
     for receipt in reversed(receipts):
-        assert receipt and group.give_back(receipt, 1.0)
+        assert receipt and group.give_back(receipt, 1.0), "EveryEntryAcked: what is out cannot be given back"
     found = [take(group, of, 5, 2.0) for _ in range(4)]
     again = [one and (one.offset, one.delivery) for one in found]
     assert again == [(0, 2), (1, 2), (2, 2), (3, 1)], "NothingSkipped: what was given back comes again, first"
@@ -62,7 +62,7 @@ def test_deliveries_that_are_extended_for_ever_cost_no_memory_and_hold_up_no_oth
     dead, receipt = take(group, of, 2), take(group, of, 2)
     assert dead is not None and receipt is not None
     for n in range(10 * WINDOW):
-        assert group.extend(receipt, 100.0 + n)
+        assert group.extend(receipt, 100.0 + n), "EveryEntryAcked: what is out cannot be extended"
     assert len(group._deadlines) <= 2 * WINDOW + 1, "OutIsBounded: deadlines pile up"
     assert take(group, of, 2, VISIBLE) == dead._replace(delivery=2), "EveryEntryAcked: its consumer is dead"
     assert group.acknowledge(dead, of, 2), "EveryEntryAcked: an acknowledgement is refused"
@@ -203,7 +203,9 @@ def test_a_random_life_agrees_with_the_model(seed: int):
         group.check_invariants(of)
     now += 2 * VISIBLE
     while run := take_run(group, of, end, now, 3):
-        assert all(group.acknowledge(receipt, of, end) for receipt in run)
+        assert all(group.acknowledge(receipt, of, end) for receipt in run), (
+            "EveryEntryAcked: what is out cannot be acknowledged"
+        )
         proposed = group.to_commit()
         assert proposed is not None
         group.on_committed(group.done.join(proposed, of.advance))

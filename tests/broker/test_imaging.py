@@ -96,7 +96,7 @@ def test_an_image_of_no_topics_is_one() -> None:
     metadata = cluster()
     metadata.apply(DeleteTopic(topic="t", born=1))
     image = Image(7, metadata, [])
-    assert image.go_on() and image.data() == metadata.snapshot()
+    assert image.go_on() and image.data() == metadata.snapshot(), "StateMachineSafety: an image of no topics"
 
 
 def test_of_many_topics_a_turn_encodes_some(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,11 +112,15 @@ def test_of_many_topics_a_turn_encodes_some(monkeypatch: pytest.MonkeyPatch) -> 
         turns.append(len(encoded) - before)
         if whole:
             break
-    assert turns == [10] * 9 + [6] and len(set(encoded)) == len(metadata.topics) == 96
+    assert turns == [10] * 9 + [6] and len(set(encoded)) == len(metadata.topics) == 96, (
+        "StateMachineSafety: a topic is left out of the image, or a turn takes too many"
+    )
 
 
 def test_what_changes_no_topic_concerns_none() -> None:
     announce = Announce(node_id=1, directory_id="d", incarnation=1, raft_address="", client_address="")
     leave = MarkLeaving(node_id=1, directory_id="d")
     remove = RemoveNode(node_id=1, directory_id="d")
-    assert [list(concerned(command)) for command in (announce, leave, remove)] == [[], [], []]
+    assert [list(concerned(command)) for command in (announce, leave, remove)] == [[], [], []], (
+        "StateMachineSafety: a topic is encoded before what does not concern it"
+    )

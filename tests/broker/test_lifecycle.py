@@ -104,7 +104,7 @@ def test_a_node_that_is_alone_leads_the_next_segment_of_what_it_led_before_a_res
     world.start(1, bootstrap=True)
     world.until(lambda: world.nodes[1].ready)
     world.register("t")
-    assert world.put(1, "t", "a") == [OK]
+    assert world.put(1, "t", "a") == [OK], "EveryPubAnswered"
     world.kill(1)
     world.start(1)
     assert world.put(1, "t", "b") == [OK], "FailoverProgress: there is nobody else to lead"
@@ -208,7 +208,7 @@ def test_what_waits_at_a_writer_goes_back_when_another_node_has_ended_its_segmen
     other = leader % 3 + 1
     monkeypatch.setattr(world.nodes[leader].lifecycle.leases, "holds", lambda *_: False)
     answers = forward(world, leader, other, 1 << 40)
-    assert not answers
+    assert not answers, "AnswersAreTrue: a writer without a lease answers"
     world.lose = lambda sender, to, message: to == leader and isinstance(message, m.Fence)
     world.nodes[other].lifecycle.recover("t", 1, world.now)
     world.until(lambda: world.nodes[leader].metadata.topics["t"].current == 2)

@@ -169,7 +169,7 @@ def test_register_on_a_node_that_lags_places_the_topic_on_all_members() -> None:
     world.kill(3)
     slot = world.send(2, protocol.Register("t"))
     world.run(1.0)
-    assert world.replies[slot] == []
+    assert world.replies[slot] == [], "EnoughReplicas: a node that lags places a topic by what it knows"
     world.lose = lambda sender, to, message: False
     world.until(lambda: world.replies[slot] == [b"OK"])
     assert sorted(world.topic("t").open.replicas) == [1, 2], "EnoughReplicas"
@@ -181,5 +181,7 @@ def test_register_before_every_voter_is_known_says_which_ones_it_waits_for() -> 
     del world.nodes[asked].metadata.nodes[unknown]  # as if its Announce had not been applied here yet
     [reply] = world.ask(asked, protocol.Register("t"))
     assert reply.startswith(b"ERR not enough replicas: t waits for members"), reply
-    assert b"(node %d)" % unknown in reply
-    assert "t" not in world.nodes[asked].metadata.topics
+    assert b"(node %d)" % unknown in reply, "EnoughReplicas: REGISTER does not say which voter it waits for"
+    assert "t" not in world.nodes[asked].metadata.topics, (
+        "EnoughReplicas: a topic is placed before every voter is known"
+    )

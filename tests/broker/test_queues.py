@@ -155,8 +155,12 @@ def test_the_owner_says_what_is_out_and_how_far_behind_a_group_is():
         elsewhere = msgspec.json.decode(world.ask(others(world)[0], request)[0])
         assert (elsewhere["exact"], elsewhere["groups"]["g"]["out"]) == (False, None)
     topic = world.metrics(owner(world))["topics_led"]["t"]
-    assert (topic["lag"], topic["out"]) == ({"g": 5}, {"g": 2})
-    assert world.metrics(owner(world))["deliveries"] == 3
+    assert (topic["lag"], topic["out"]) == ({"g": 5}, {"g": 2}), (
+        "SkippedIsCounted: the lag is not what is left to acknowledge"
+    )
+    assert world.metrics(owner(world))["deliveries"] == 3, (
+        "OutIsBounded: METRICS count other deliveries than there were"
+    )
 
 
 def test_groups_know_nothing_of_each_other():
@@ -186,8 +190,12 @@ def test_an_entry_that_is_not_acknowledged_in_time_comes_again_and_counts():
 def test_what_is_given_back_comes_again_after_its_delay_and_what_is_extended_later():
     world = loaded(2)
     a, b = take(world, 1, 2)
-    assert world.ask(2, Nack("t", "g", a, 5_000)) == [b"OK"]
-    assert world.ask(2, Extend("t", "g", b, 50_000)) == [b"OK"]
+    assert world.ask(2, Nack("t", "g", a, 5_000)) == [b"OK"], (
+        "EveryEntryAcked: a NACK of what is in hand is refused"
+    )
+    assert world.ask(2, Extend("t", "g", b, 50_000)) == [b"OK"], (
+        "EveryEntryAcked: an EXTEND of what is in hand is refused"
+    )
     assert receive(world, 1) == [b"EMPTY"], "OutIsBounded: an entry is out once"
     world.run(5.1)
     assert received(receive(world, 3)[0])[2] == b"0", "EveryEntryAcked"
@@ -352,10 +360,10 @@ def test_seek_goes_back_and_forth_and_makes_receipts_of_before_stale():
         "NothingSkipped: a receipt of before the SEEK counts"
     )
     assert payloads(world, 1) == [b"0", b"1", b"2", b"3"], "NothingSkipped"
-    assert world.ask(2, Seek("t", "g", Position(1, 3))) == [b"OK"]
+    assert world.ask(2, Seek("t", "g", Position(1, 3))) == [b"OK"], "OnlyWhatWasMeant: a SEEK is refused"
     assert payloads(world, 1) == [b"3"], "NothingSkipped"
-    assert world.ask(2, Seek("t", "g", "begin")) == [b"OK"]
-    assert world.ask(3, Seek("t", "g", "end")) == [b"OK"]
+    assert world.ask(2, Seek("t", "g", "begin")) == [b"OK"], "OnlyWhatWasMeant: a SEEK is refused"
+    assert world.ask(3, Seek("t", "g", "end")) == [b"OK"], "OnlyWhatWasMeant: a SEEK is refused"
     assert receive(world, 1) == [b"EMPTY"], "NothingSkipped"
     assert world.ask(2, Seek("t", "g", Position(1, 5)))[0].startswith(
         b"ERR invalid position: t has no place 1 5"
@@ -567,9 +575,11 @@ def test_requests_that_wait_at_either_end_are_bounded(monkeypatch: pytest.Monkey
     monkeypatch.setattr(receivers, "MAX_PENDING", 3)
     slots = [world.send(node, Receive("t", "g", 10_000)) for _ in range(4)]
     world.run(0.1)
-    assert world.replies[slots[3]] == busy
+    assert world.replies[slots[3]] == busy, "OutIsBounded: more requests wait than may"
     monkeypatch.setattr(dispatch, "MAX_RECEIVES", 3)
-    assert world.ask(owner(world), Receive("t", "g", 10_000)) == busy
+    assert world.ask(owner(world), Receive("t", "g", 10_000)) == busy, (
+        "OutIsBounded: more requests wait than may"
+    )
     world.put(1, "t", "a", "b", "c")
     assert [received(world.replies[slot][0])[2] for slot in slots[:3]] == [b"a", b"b", b"c"], (
         "EveryEntryAcked"

@@ -159,7 +159,7 @@ def test_what_is_applied_is_told_with_the_time_of_its_turn():
     bench.host.on_durable(bench.append(3, commit=0), 1.0)
     bench.append(0, commit=bench.last, now=7.0)
     assert bench.host.applied == bench.last, "StateMachineSafety: what is committed is not applied"
-    assert told == [1.0, 7.0]
+    assert told == [1.0, 7.0], "StateMachineSafety: what is applied is told twice, or with another time"
 
 
 def test_a_node_is_sure_of_itself_only_when_its_doubts_are_durable():
@@ -231,7 +231,7 @@ def test_a_new_raft_leader_decides_nothing_before_it_has_applied_what_was_commit
     while host.behind:
         assert not host.leads, "StateMachineSafety: it decides by metadata that lacks what is committed"
         host.go_on(now)
-    assert host.leads
+    assert host.leads, "CommitProgress: a new Raft leader never decides anything"
 
 
 def test_a_segment_is_placed_by_the_membership_at_the_end_of_the_log() -> None:

@@ -111,7 +111,9 @@ def test_a_leader_that_stepped_down_does_not_answer_what_it_was_asked_before():
     questions.read_indexes.on_tick(0.1)
     questions.read_indexes.on_confirmed(contexts[0], 5)
     (answer,) = questions.outbox.take()
-    assert isinstance(answer, Send) and answer.message == m.ReadIndexReply(request=7, index=5)
+    assert isinstance(answer, Send) and answer.message == m.ReadIndexReply(request=7, index=5), (
+        "ReadIndex: the answer is another one, or none"
+    )
     questions.read_indexes.on_read_index(2, m.ReadIndex(request=8), 0.2)
     raft.role = Role.FOLLOWER
     questions.read_indexes.on_tick(0.3)

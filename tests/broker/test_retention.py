@@ -50,8 +50,10 @@ def copies(world: NodeWorld, topic: str = "t") -> dict[int, list[int]]:
 def test_segments_roll_by_the_topics_own_setting() -> None:
     world = rolling(12)
     assert world.topic("t").current == 3, "SealedStable: a segment of other size than the topic's setting"
-    assert state(world)["settings"] == ROLLING
-    assert world.ask(3, Configure("t", {"segment_entries": 2})) == [b"OK"]
+    assert state(world)["settings"] == ROLLING, "OnlyWhatWasMeant: other settings than were asked for"
+    assert world.ask(3, Configure("t", {"segment_entries": 2})) == [b"OK"], (
+        "OnlyWhatWasMeant: CONFIGURE is refused"
+    )
     world.until(lambda: world.topic("t").current == 4)  # it had two entries already
     assert world.put(2, "t", "a", "b", "c") == [b"OK"] * 3, (
         "RolloverProgress: a segment that is full by the new setting takes on"
@@ -72,7 +74,9 @@ def test_what_is_beyond_retention_goes_from_every_disk_and_readers_are_told() ->
         assert world.ask(node, Fetch("t", 3, 0)) == [b"OK 1 10"], (
             "TrimmedIsSealed: more is gone than was to go"
         )
-    assert world.ask(1, Fetch("t", 9, 0))[0].startswith(b"ERR unknown segment")
+    assert world.ask(1, Fetch("t", 9, 0))[0].startswith(b"ERR unknown segment"), (
+        "DeliveredIsPrefix: a segment that never was"
+    )
     found = state(world)
     assert (found["first_segment"], found["trimmed_entries"], found["retained_entries"]) == (3, 10, 10), (
         "OverLimitIsTrimmed, TrimmedIsSealed"
@@ -80,16 +84,16 @@ def test_what_is_beyond_retention_goes_from_every_disk_and_readers_are_told() ->
     assert found["last_sealed_entry_offset"] == 20, "LastSealedIsSum"
     assert [world.metrics(node)["entries_trimmed"] for node in world.nodes] == [10] * 3, "SpaceIsGivenBack"
     assert world.get_all(2, "t") == [str(n).encode() for n in range(10, 23)], "DeliveredIsPrefix"
-    assert world.put(3, "t", "more") == [b"OK"]
+    assert world.put(3, "t", "more") == [b"OK"], "EveryPubAnswered"
 
 
 def test_groups_that_had_not_read_it_go_on_behind_and_it_is_counted() -> None:
     world = rolling(23)
-    assert world.ask(1, Get("t", "reader", 4)) == [b"OK 0", b"OK 1", b"OK 2", b"OK 3"]
+    assert world.ask(1, Get("t", "reader", 4)) == [b"OK 0", b"OK 1", b"OK 2", b"OK 3"], "DeliveredIsPrefix"
     (reply,) = world.ask(1, Receive("t", "worker"))
     receipt = protocol.parse_receipt(reply.split()[1])
     assert receipt is not None
-    assert world.ask(1, Ack("t", "worker", (receipt,))) == [b"OK"]
+    assert world.ask(1, Ack("t", "worker", (receipt,))) == [b"OK"], "EveryEntryAcked"
     world.until(lambda: world.topic("t").cursors.get("reader") == (1, 4))
     assert world.ask(1, Receive("t", "worker"))[0].endswith(b" 1")  # out while its segment goes
     world.ask(1, Configure("t", {"retain_entries": 8}))
@@ -243,7 +247,9 @@ def test_register_with_settings_is_done_once() -> None:
     assert world.ask(2, Register("t", {"max_deliveries": 4}))[0].startswith(
         b"ERR topic exists: t has other"
     ), "OnlyWhatWasMeant: other settings pass for those there are"
-    assert world.ask(2, Configure("t", {"max_deliveries": -1})) == [b"OK"]
+    assert world.ask(2, Configure("t", {"max_deliveries": -1})) == [b"OK"], (
+        "OnlyWhatWasMeant: CONFIGURE is refused"
+    )
     assert world.topic("t").settings == {}, "OnlyWhatWasMeant: a setting that was taken back counts"
 
 

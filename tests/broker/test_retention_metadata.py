@@ -115,7 +115,7 @@ def test_protected_groups_keep_what_they_have_not_read() -> None:
     assert metadata.apply(trim(1, 3)) is None, (
         "ProtectedUntilAcked: the worker has one entry of segment 2 left"
     )
-    assert metadata.apply(trim(1, 2)) == "t"
+    assert metadata.apply(trim(1, 2)) == "t", "OverLimitIsTrimmed: what the groups have read is not trimmed"
     metadata.apply(commit("worker", done((2, 20))))
     assert metadata.apply(trim(2, 3)) == "t", "OverLimitIsTrimmed: an entry that is done protects nothing"
     assert metadata.topics["t"].skipped == {}, "SkippedIsCounted"
@@ -142,7 +142,7 @@ def test_a_topic_that_is_registered_anew_begins_where_the_old_one_ended() -> Non
     )
     assert metadata.apply(register()) is None, "OnlyWhatWasMeant: a late REGISTER brought the old topic back"
     again = RegisterTopic(topic="t", leader=1, replicas=(1, 2, 3), number=6, settings={"max_deliveries": 3})
-    assert metadata.apply(again) == "t"
+    assert metadata.apply(again) == "t", "OnlyWhatWasMeant: a name that was deleted cannot be registered"
     topic = metadata.topics["t"]
     assert (topic.born, topic.first, topic.current) == (6, 6, 6), "NoFrameOfAnOldTopic"
     assert topic.groups == {} and topic.settings == {"max_deliveries": 3}, "OnlyWhatWasMeant"
@@ -290,12 +290,14 @@ def test_settings_change_one_after_the_other_and_whole() -> None:
     )
     values = {"retain_bytes": -1, "segment_bytes": 0}
     change = ConfigureTopic(topic="t", born=1, configured=1, settings=values)
-    assert metadata.apply(change) == "t"
-    assert metadata.topics["t"].settings == {"max_deliveries": 2, "segment_bytes": 0}
+    assert metadata.apply(change) == "t", "OnlyWhatWasMeant: a change of settings does nothing"
+    assert metadata.topics["t"].settings == {"max_deliveries": 2, "segment_bytes": 0}, (
+        "OnlyWhatWasMeant: settings are mixed"
+    )
     for nonsense in ({"retain_bytes": -2}, {"unknown": 1}, {"segment_entries": 0}, {"protect_groups": 2}):
         wrong = ConfigureTopic(topic="t", born=1, configured=2, settings={"max_deliveries": 7, **nonsense})
-        assert metadata.apply(wrong) is None
-    assert metadata.topics["t"].configured == 2
+        assert metadata.apply(wrong) is None, "OnlyWhatWasMeant: a change that another one has overtaken"
+    assert metadata.topics["t"].configured == 2, "OnlyWhatWasMeant"
 
 
 def test_dead_letters_are_counted_once_however_often_they_are_committed() -> None:
@@ -303,7 +305,7 @@ def test_dead_letters_are_counted_once_however_often_they_are_committed() -> Non
     for _ in range(3):
         metadata.apply(commit("g", done((1, 0), (1, 4, 6)), (1, 4, 6)))
     metadata.apply(commit("g", done((1, 0), (1, 8, 9))))
-    assert metadata.topics["t"].dead == {"g": 2}
+    assert metadata.topics["t"].dead == {"g": 2}, "SkippedIsCounted: dead letters count twice, or not at all"
 
 
 def version(metadata: Metadata) -> int:
@@ -312,7 +314,7 @@ def version(metadata: Metadata) -> int:
 
 def test_snapshots_have_it_all_and_are_of_the_earliest_version_that_can() -> None:
     plain = cluster(seal(1, 3))
-    assert version(plain) == FIRST_VERSION
+    assert version(plain) == FIRST_VERSION, "MixedReleases: an earlier release could read it"
     marked = DeleteTopic(topic="t", born=1, at_seal=True)
     for changes, expected in (
         ([settings(retain_entries=5)], RETENTION_VERSION),
@@ -345,15 +347,17 @@ def test_snapshots_have_it_all_and_are_of_the_earliest_version_that_can() -> Non
 def test_only_what_needs_it_is_refused_by_earlier_releases(
     command: Command, latest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert decode_command(encode_command(command)) == command
+    assert decode_command(encode_command(command)) == command, (
+        "StateMachineSafety: a command is not what was encoded"
+    )
     data = encode_command(command)
     plain = encode_command(seal(1, 3))
     monkeypatch.setattr(commands, "VERSION", latest)
-    assert decode_command(plain) == seal(1, 3)
+    assert decode_command(plain) == seal(1, 3), "MixedReleases: a command of an earlier release"
     try:
         decode_command(data)
     except UnknownCommand as refused:
-        assert "upgrade" in str(refused)
+        assert "upgrade" in str(refused), "MixedReleases: the way out is not named"
     else:
         raise AssertionError("StateMachineSafety: an earlier release applies less than the command says")
 
@@ -507,6 +511,6 @@ def test_a_topic_that_rolls_for_years_costs_what_it_retains() -> None:
     assert (topic.sealed_total, topic.current, len(topic.segments)) == (1_000_000, 100_001, 11), (
         "LastSealedIsSum"
     )
-    assert metadata.failovers == 100_000 // 7
+    assert metadata.failovers == 100_000 // 7, "DomainConsistency: failovers do not add up"
     metadata.check_invariants()
-    assert topic.segments[0].checksum == SUM
+    assert topic.segments[0].checksum == SUM, "SealedStable"

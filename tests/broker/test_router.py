@@ -463,8 +463,12 @@ def test_entries_without_bytes_fill_forwards_and_wait_within_bounds_too():
     bench.take()
     assert sorted(map(int, bench.replies)) == list(range(27, 40)), "BUSY once more than 10 MiB wait"
     sent = bench.flush()
-    assert max(len(entries) for _, _, entries in sent) * 4 <= MAX_FORWARD_BYTES + len(empty.lengths)
-    assert sum(len(entries) for _, _, entries in sent) == 27 * 100_000
+    assert max(len(entries) for _, _, entries in sent) * 4 <= MAX_FORWARD_BYTES + len(empty.lengths), (
+        "SeqOrder: a forward larger than a frame may be"
+    )
+    assert sum(len(entries) for _, _, entries in sent) == 27 * 100_000, (
+        "EveryPubAnswered: entries without bytes are left out"
+    )
 
 
 def test_a_forward_that_is_full_takes_no_further_put(monkeypatch: pytest.MonkeyPatch):
@@ -555,13 +559,13 @@ def test_put_follows_a_registration_on_another_node():
     world = three()
     slot = world.send(3, protocol.Register("t"))
     world.until(lambda: bool(world.replies[slot]))
-    assert world.put(2, "t", "a") == [OK]
+    assert world.put(2, "t", "a") == [OK], "ReadIndex: a PUT after REGISTER finds no topic"
 
 
 def test_next_leader_dies_before_its_first_append_again_and_again():
     world = three(max_segment_entries=2)
     world.register("t")
-    assert world.put(1, "t", "a") == [OK]
+    assert world.put(1, "t", "a") == [OK], "EveryPubAnswered"
     for _ in range(6):
         victim = world.topic("t").open.leader
         before = world.topic("t").current
@@ -569,5 +573,7 @@ def test_next_leader_dies_before_its_first_append_again_and_again():
         world.start(victim)
         world.until(lambda before=before: world.topic("t").current > before)
     world.until(lambda: all(node.ready for node in world.nodes.values()))
-    assert world.put(2, "t", "b") == [OK]
+    assert world.put(2, "t", "b") == [OK], (
+        "FailoverProgress: the next leader died, too, and nothing is written"
+    )
     assert world.get_all(3, "t") == [b"a", b"b"], "ProducerOrder, AckedDurable"

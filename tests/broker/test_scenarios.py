@@ -34,22 +34,26 @@ def test_leader_that_was_stopped_acknowledges_nothing_past_the_seal():
     world = three()
     world.register("t")
     leader = world.topic("t").open.leader
-    assert world.put(leader, "t", "before") == [OK]
+    assert world.put(leader, "t", "before") == [OK], "EveryPubAnswered"
     world.paused.add(leader)
     slots = [world.send(leader, protocol.Put("t", batch(f"stopped {n}"))) for n in range(5)]
     other = next(node for node in world.nodes if node != leader)
     world.until(lambda: world.topic("t").current >= 2)
     count = world.topic("t").segments[0].count
-    assert world.put(other, "t", "meanwhile") == [OK]
+    assert world.put(other, "t", "meanwhile") == [OK], (
+        "FailoverProgress: nothing is written while a leader is stopped"
+    )
     world.run(4.0)
     world.resume(leader)
     world.until(lambda: all(world.replies[slot] for slot in slots))
     got = world.get_all(other, "t")
-    assert got[:2] == [b"before", b"meanwhile"]
+    assert got[:2] == [b"before", b"meanwhile"], "AckedDurable"
     for number, slot in enumerate(slots):
         if world.replies[slot] == [OK]:
-            assert b"stopped %d" % number in got
-    assert world.topic("t").segments[0].count == count
+            assert b"stopped %d" % number in got, "AckedDurable"
+    assert world.topic("t").segments[0].count == count, (
+        "SealedStable: what a stopped leader says moves the end"
+    )
     copies_agree(world, "t")
 
 
@@ -67,12 +71,12 @@ def test_fence_that_is_lost_at_one_replica_lets_nothing_be_acknowledged():
     world.until(lambda: bool(world.replies[slot]))
     world.lose = lambda sender, to, message: False
     got = world.get_all(first, "t")
-    assert got == ([b"a", b"b"] if world.replies[slot] == [OK] else got)
+    assert got == ([b"a", b"b"] if world.replies[slot] == [OK] else got), "AckedDurable"
     late = m.Append(topic="t", segment=1, start=len(got), batch=batch("late"), end=len(got) + 1)
     for node in (first, second):
         world.nodes[node].on_message(leader, late, world.now)
     world.run(0.5)
-    assert b"late" not in world.get_all(first, "t", "another group")
+    assert b"late" not in world.get_all(first, "t", "another group"), "SealedStable: an entry behind the end"
 
 
 def test_raft_leader_dies_between_proposing_a_seal_and_its_answer():
@@ -89,9 +93,9 @@ def test_raft_leader_dies_between_proposing_a_seal_and_its_answer():
     world.start(raft)
     world.until(lambda: bool(world.replies[slot]) and world.topic("t").current >= 2)
     world.until(lambda: ready(world) and world.settled())
-    assert world.topic("t").segments[0].count in (2, 3)
-    assert world.put(leader, "t", "d") == [OK]
-    assert world.get_all(1, "t")[:2] == [b"a", b"b"]
+    assert world.topic("t").segments[0].count in (2, 3), "SealedStable"
+    assert world.put(leader, "t", "d") == [OK], "FailoverProgress"
+    assert world.get_all(1, "t")[:2] == [b"a", b"b"], "AckedDurable"
 
 
 def test_clocks_that_jump_by_hours_cost_time_and_nothing_else():
@@ -102,7 +106,9 @@ def test_clocks_that_jump_by_hours_cost_time_and_nothing_else():
         world.now += 3600.0 * (number % 3)
         if world.put(number % 3 + 1, "t", f"{number}") == [OK]:
             written.append(b"%d" % number)
-    assert [entry for entry in world.get_all(1, "t") if entry in written] == written
+    assert [entry for entry in world.get_all(1, "t") if entry in written] == written, (
+        "AckedDurable: clocks that jump lose entries"
+    )
     copies_agree(world, "t")
 
 
@@ -119,13 +125,15 @@ def test_compaction_while_a_node_is_away():
     for number, segment in enumerate(world.topic("t").segments[:-1], 1):
         stored = {tuple(world.stored(node, "t", number)[: segment.count]) for node in segment.replicas}
         assert len(stored) == 1, "at rest, sealed segments are identical on every replica"
-    assert world.get_all(3, "t") == [b"%d" % number for number in range(60)]
+    assert world.get_all(3, "t") == [b"%d" % number for number in range(60)], (
+        "DeliveredIsPrefix: a node that was away when the log was compacted"
+    )
     for node in (1, 2, 3):  # and each node finds it again from its own snapshot
         world.kill(node)
     for node in (1, 2, 3):
         world.start(node)
     world.until(lambda: ready(world) and world.settled())
-    assert world.put(1, "t", "60") == [OK] and world.get_all(2, "t")[-1] == b"60"
+    assert world.put(1, "t", "60") == [OK] and world.get_all(2, "t")[-1] == b"60", "DeliveredIsPrefix"
 
 
 @pytest.mark.parametrize("where", ["leader", "replica", "two replicas"])
@@ -139,14 +147,18 @@ def test_full_data_disk_is_an_error_or_nothing_and_heals(where: str):
     for node in full:
         world.stores[node][0].full = True
     (reply,) = world.put(leader, "t", "b")
-    assert (reply == OK) is (where == "replica")
+    assert (reply == OK) is (where == "replica"), (
+        "AnswersAreTrue: a full disk of one replica is no reason to refuse, the writer's own is"
+    )
     assert world.ask(leader, protocol.Fetch("t", 1, 0)) == [b"OK 1 a"], "what was there stays readable"
     for node in full:
         world.stores[node][0].full = False
-    assert world.put(leader, "t", "c") == [OK]
+    assert world.put(leader, "t", "c") == [OK], (
+        "EveryPubAnswered: there is room again, and nothing is written"
+    )
     world.run(1.0)
     copies_agree(world, "t")
-    assert world.get_all(leader, "t")[-1] == b"c"
+    assert world.get_all(leader, "t")[-1] == b"c", "DeliveredIsPrefix"
 
 
 def test_full_metadata_disk_stops_no_node_and_heals():
@@ -157,7 +169,9 @@ def test_full_metadata_disk_stops_no_node_and_heals():
         world.run(0.5)
         world.stores[node][1].full = False
         assert world.put(node, "t", f"{node}") == [OK]
-    assert not world.halted and world.get_all(1, "t") == [b"1", b"2", b"3"]
+    assert not world.halted and world.get_all(1, "t") == [b"1", b"2", b"3"], (
+        "AckedDurable: a full metadata disk stops a node, or loses an entry"
+    )
 
 
 def test_two_consumers_on_two_nodes_with_a_partition_between_them_skip_nothing():
@@ -189,11 +203,13 @@ def test_slow_disk_of_one_replica_delays_nobody():
     began = world.now
     for number in range(20):
         assert world.put(leader, "t", f"{number}") == [OK]
-    assert world.now - began < 2.0
+    assert world.now - began < 2.0, "EveryPubAnswered: one slow disk of three delays the answers"
     world.slow_disk.clear()
     world.run(0.5)
     copies_agree(world, "t")
-    assert world.nodes[slow].copies.get(("t", 1)).durable == 20
+    assert world.nodes[slow].copies.get(("t", 1)).durable == 20, (
+        "RolloverProgress: a disk that was slow does not catch up"
+    )
 
 
 def test_slow_disk_of_the_leader_makes_nobody_flap():
@@ -246,7 +262,7 @@ def test_lossy_duplicating_network_with_one_way_cuts_and_restarts(seed: int):
         world.start(down)
     world.until(lambda: ready(world))
     world.run(5.0)  # every PUT that can still be answered is
-    assert world.put(1, "t", "last")[0] == OK
+    assert world.put(1, "t", "last")[0] == OK, "EveryPubAnswered"
     world.until(lambda: world.settled() and not any(c.catch_up.behind for c in world.nodes.values()))
     copies_agree(world, "t")
     got = world.get_all(2, "t", "reader")
@@ -255,7 +271,7 @@ def test_lossy_duplicating_network_with_one_way_cuts_and_restarts(seed: int):
         places = [got.index(entry) for entry in sent if entry in got]
         assert places == sorted(places), "what one node sent is in the order in which it was sent"
     acknowledged = {b"%d" % number for number, slot in slots.items() if world.replies[slot] == [OK]}
-    assert acknowledged <= set(got) and got[-1] == b"last"
+    assert acknowledged <= set(got) and got[-1] == b"last", "AckedDurable"
     failed = {
         b"%d" % number
         for number, slot in slots.items()

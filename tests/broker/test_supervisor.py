@@ -55,7 +55,7 @@ def test_healthy_cluster_has_no_failover():
     world = three()
     world.register("t")
     for number in range(50):
-        assert world.put(number % 3 + 1, "t", f"{number}") == [OK]
+        assert world.put(number % 3 + 1, "t", f"{number}") == [OK], "EveryPubAnswered"
     world.run(20)
     assert world.topic("t").current == 1, "SingleWriter: a failover of a leader that is alive"
 
@@ -109,7 +109,7 @@ def test_only_a_minority_left_seals_nothing_and_heals():
     world = three()
     world.register("t")
     leader = world.topic("t").open.leader
-    assert world.put(leader, "t", "a") == [OK]
+    assert world.put(leader, "t", "a") == [OK], "EveryPubAnswered"
     left = leader
     for node in (1, 2, 3):
         if node != left:
@@ -134,7 +134,7 @@ def test_segments_of_a_cluster_that_grows_get_their_replicas():
     world.until(lambda: world.nodes[1].ready)
     world.register("t")
     assert world.put(1, "t", "a") == [OK]
-    assert world.topic("t").open.replicas == (1,)
+    assert world.topic("t").open.replicas == (1,), "EnoughReplicas"
     for node in (2, 3):
         world.join(node)
     world.until(lambda: all(len(segment.replicas) == 3 for segment in world.topic("t").segments))
@@ -323,7 +323,9 @@ def test_leave_that_costs_replicas_needs_force_on_any_node(asked: int):
     world.register("t")
     (refused,) = world.ask(asked, protocol.Leave(3), within=60)
     assert refused.startswith(b"ERR needs force: 2 voters would stay"), f"ReplicasKept: {refused!r}"
-    assert b"LEAVE 3 force" in refused and b"\n" not in refused
+    assert b"LEAVE 3 force" in refused and b"\n" not in refused, (
+        "ReplicasKept: a LEAVE that costs replicas is not refused by name"
+    )
     world.run(1)
     assert not world.nodes[1].metadata.nodes[3].leaving, "ReplicasKept: a refused LEAVE does nothing"
     assert world.put(asked, "t", "a") == [OK]
@@ -344,7 +346,9 @@ def test_leave_that_was_forced_may_be_asked_for_again_without():
     assert not world.replies[again], "ReplicasKept: it waits like the first"
     world.lose = lambda sender, to, message: False
     world.until(lambda: bool(world.replies[first] and world.replies[again]), within=60)
-    assert world.replies[first] == world.replies[again] == [OK]
+    assert world.replies[first] == world.replies[again] == [OK], (
+        "ReplicasKept: a LEAVE that was forced once is refused"
+    )
 
 
 def test_force_does_not_remove_what_would_cost_the_majority():
@@ -358,7 +362,7 @@ def test_force_does_not_remove_what_would_cost_the_majority():
 
 def test_leave_of_an_unknown_node():
     world = three()
-    assert world.ask(1, protocol.Leave(9))[0].startswith(b"ERR unknown node")
+    assert world.ask(1, protocol.Leave(9))[0].startswith(b"ERR unknown node"), "OnlyWhatWasMeant"
 
 
 @pytest.mark.parametrize("leaving", [1, 2, 3, 4])
@@ -402,12 +406,12 @@ def test_node_that_dies_while_another_one_leaves_does_not_take_the_cluster_with_
     assert world.nodes[1].raft.membership.voters == (1, 2, 3), (
         "CommitProgress: a change is begun of which the new majority does not answer"
     )
-    assert world.put(1, name, "b") == [OK]
-    assert world.ask(1, protocol.Leave(dying), within=60) == [OK]
+    assert world.put(1, name, "b") == [OK], "FailoverProgress"
+    assert world.ask(1, protocol.Leave(dying), within=60) == [OK], "ReplicasKept"
     world.until(lambda: world.nodes[1].raft.membership.voters == (1,), within=60)
     world.until(lambda: bool(world.replies[left]))
     world.kill(leaving)
-    assert world.put(1, name, "c") == [OK]
+    assert world.put(1, name, "c") == [OK], "FailoverProgress"
     assert world.get_all(1, name) == [b"a", b"b", b"c"], "AckedDurable"
 
 
@@ -417,7 +421,7 @@ def test_replaced_disk_under_an_old_id_is_listened_to():
     world.register("t")
     for number in range(20):  # each node has led the topic, and has had forwards and GETs of node 3
         assert world.put(3, "t", f"{number}") == [OK]
-        assert world.ask(3, protocol.Get("t")) == [b"OK %d" % number]
+        assert world.ask(3, protocol.Get("t")) == [b"OK %d" % number], "DeliveredIsPrefix"
     assert world.ask(1, protocol.Leave(3, force=True), within=60) == [OK]
     world.kill(3)
     del world.stores[3], world.incarnations[3]
@@ -426,7 +430,9 @@ def test_replaced_disk_under_an_old_id_is_listened_to():
     for number in range(20, 30):
         listened = world.put(3, "t", f"{number}") == [OK]
         assert listened, "NoDuplicate: what a node sends is taken for what its predecessor sent"
-        assert world.ask(3, protocol.Get("t")) == [b"OK %d" % number]
+        assert world.ask(3, protocol.Get("t")) == [b"OK %d" % number], (
+            "DeliveredIsPrefix: a new disk under an old id is not listened to"
+        )
 
 
 def test_node_that_restarts_after_billions_of_requests_is_listened_to():
@@ -436,11 +442,15 @@ def test_node_that_restarts_after_billions_of_requests_is_listened_to():
     node = next(n for n in (1, 2, 3) if n != leader)
     assert world.put(node, "t", "a") == [OK]
     world.nodes[node].router._request += 3 << 32
-    assert world.put(node, "t", "b") == [OK]
+    assert world.put(node, "t", "b") == [OK], (
+        "EveryPubAnswered: a restarted node numbers anew, and is not listened to"
+    )
     world.kill(node)
     world.start(node)
     world.until(lambda: world.nodes[node].ready)
-    assert world.put(node, "t", "c") == [OK]
+    assert world.put(node, "t", "c") == [OK], (
+        "EveryPubAnswered: a restarted node numbers anew, and is not listened to"
+    )
 
 
 def test_dead_node_can_be_removed_and_its_place_taken_anew():
@@ -455,7 +465,9 @@ def test_dead_node_can_be_removed_and_its_place_taken_anew():
     world.directories[3] = "a new disk"
     world.incarnations[3] = 0
     world.join(3)
-    assert world.nodes[1].metadata.nodes[3].directory_id == "a new disk"
+    assert world.nodes[1].metadata.nodes[3].directory_id == "a new disk", (
+        "DomainConsistency: the removed disk is still a member"
+    )
     world.until(lambda: all(len(s.replicas) == 3 for s in world.topic("t").segments))
     assert world.get_all(3, "t") == [b"%d" % number for number in range(7)], "AckedDurable"
 

@@ -23,7 +23,7 @@ from walrus.broker.controller import Controller
 from walrus.broker.handshake import CalleeSide, Callers, CallerSide
 from walrus.config import Identity, NodeConfig
 from walrus.consensus.journal import RaftJournal
-from walrus.consensus.messages import Membership
+from walrus.consensus.messages import Membership, Role
 from walrus.segments import Topic, next_incarnation
 from walrus.sim.greeting import Doorkeeper, shake_hands
 from walrus.sim.memory import MemoryEngine
@@ -37,6 +37,15 @@ STEP = 0.02
 EPOCH = 1_700_000_000
 """Unix time at which the world's clock stands at 0."""
 HOPS = 8
+ANSWERED: dict[type, str] = {
+    protocol.Put: "EveryPubAnswered",
+    protocol.Get: "ReadProgress",
+    protocol.Fetch: "ReadProgress",
+    protocol.Delete: "DeletedInTheEnd",
+    protocol.Receive: "EveryEntryAcked",
+    protocol.Ack: "EveryEntryAcked",
+}
+"""The promise that a request without an answer breaks, where nothing else is seen to be stuck."""
 
 
 def config(node_id: int = 1, **changes: Any) -> NodeConfig:
@@ -73,6 +82,7 @@ class NodeWorld(TimedWorld):
         self.stores: dict[int, tuple[MemoryEngine, MemoryEngine]] = {}
         self.incarnations: dict[int, int] = {}
         self.directories: dict[int, str] = {}
+        self.asked: dict[object, protocol.Request] = {}
         self.replies: dict[object, list[bytes]] = defaultdict(list)
         self.closed: set[object] = set()
         self.wanted: dict[int, set[int]] = defaultdict(set)
@@ -152,6 +162,25 @@ class NodeWorld(TimedWorld):
         self.until(lambda: self.nodes[node].ready)
 
     # --- time ---
+
+    def stuck(self) -> str:
+        """Look for what waits: a log, the end of a topic, of a leaderless segment, of a full one."""
+        topics = max(self.nodes.values(), key=lambda c: c.applied).metadata.topics if self.nodes else {}
+        lives = [controller.lifecycle for controller in self.nodes.values()]
+        if not any(c.raft.role is Role.LEADER for c in self.nodes.values()) or not self.settled():
+            return "CommitProgress"
+        if any(topic.deleting for topic in topics.values()):
+            return "DeletedInTheEnd"
+        leaderless = any(self.incarnations[t.open.leader] != t.open.incarnation for t in topics.values())
+        if leaderless or any(t.open.leader not in self.nodes for t in topics.values()):
+            return "FailoverProgress"
+        if any(life.recoveries for life in lives):
+            return "FailoverProgress"
+        sealing = any(writer.sealing for life in lives for writer in life.writers.values())
+        if sealing:
+            return "RolloverProgress"
+        silent = [asked for slot, asked in self.asked.items() if len(self.replies[slot]) < asked.replies]
+        return next((ANSWERED[type(asked)] for asked in silent if type(asked) in ANSWERED), "")
 
     def everyone(self) -> Collection[int]:
         return self.stores
@@ -269,6 +298,7 @@ class NodeWorld(TimedWorld):
         """A client's request; its replies will be in `replies` under the name returned."""
         self._slots += 1
         slot = f"request {self._slots}"
+        self.asked[slot] = request
         self.nodes[node].on_request(slot, request, self.now)
         return slot
 

@@ -150,11 +150,8 @@ def test_5_2_a_majority_elects_and_the_leader_says_so_at_once() -> None:
 def test_5_2_one_vote_a_term_first_come_first_served_and_again_for_the_same() -> None:
     world = three()
     answers = [say(world, sender, 1, vote(2))[0] for sender in (2, 3, 2)]
-    assert [answer.granted for answer in answers if isinstance(answer, RequestVoteResponse)] == [
-        True,
-        False,
-        True,
-    ]
+    granted = [answer.granted for answer in answers if isinstance(answer, RequestVoteResponse)]
+    assert granted == [True, False, True], "ElectionSafety: two votes in a term, or one that is not repeated"
 
 
 def test_5_2_who_has_just_voted_gives_its_candidate_a_whole_timeout_to_win() -> None:
@@ -192,7 +189,7 @@ def test_5_2_a_split_vote_is_followed_by_another_election() -> None:
         world.deliver_all(only=lambda p, c=candidate, v=voter: {p.sender, p.to} == {c, v})  # type: ignore[misc]
     assert world.leader() is None, "ElectionSafety: two of four elect a leader"
     world.elect(1)
-    assert world.leader() == 1
+    assert world.leader() == 1, "CommitProgress: a split vote is followed by no other election"
 
 
 @pytest.mark.parametrize("seed", range(5))

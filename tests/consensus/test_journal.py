@@ -36,15 +36,17 @@ def checkpoint(number: int, index: int, after: tuple[Entry, ...] = (), data: byt
 
 def test_an_empty_journal_is_a_server_of_no_cluster() -> None:
     _, log = journal()
-    assert log.is_empty() and log.load() == Restored()
+    assert log.is_empty() and log.load() == Restored(), (
+        "ElectionSafety: a vote of no term, or an entry of none"
+    )
 
 
 def test_a_founded_journal_holds_the_membership() -> None:
     _, log = journal()
     log.bootstrap(THREE)
     restored = log.load()
-    assert restored.hard_state == HardState(1, None)
-    assert Membership.decode(restored.entries[0].data) == THREE
+    assert restored.hard_state == HardState(1, None), "ElectionSafety: a founded journal forgets its term"
+    assert Membership.decode(restored.entries[0].data) == THREE, "ElectionSafety: other voters are founded"
 
 
 def test_a_lower_index_replaces_all_that_follows() -> None:
@@ -52,7 +54,9 @@ def test_a_lower_index_replaces_all_that_follows() -> None:
     log.save(Ready(number=1, hard_state=HardState(1), entries=entries(1, 5)))
     log.save(Ready(number=2, hard_state=HardState(2), entries=entries(3, 4, term=2)))
     restored = log.load()
-    assert [(e.index, e.term) for e in restored.entries] == [(1, 1), (2, 1), (3, 2), (4, 2)]
+    assert [(e.index, e.term) for e in restored.entries] == [(1, 1), (2, 1), (3, 2), (4, 2)], (
+        "LogMatching: a tail that was replaced comes back"
+    )
 
 
 def test_a_checkpoint_is_complete_by_itself_and_trims_what_was_before_when_durable() -> None:
@@ -64,10 +68,16 @@ def test_a_checkpoint_is_complete_by_itself_and_trims_what_was_before_when_durab
     first = storage.bounds("raft")[0]
     assert first == 0, "CommittedNeverLost: cut off before the checkpoint is durable"
     log.durable(ready)
-    assert storage.bounds("raft")[0] == before
+    assert storage.bounds("raft")[0] == before, (
+        "SpaceIsGivenBack: what a checkpoint replaces stays, or more goes"
+    )
     restored = RaftJournal(storage).load()
-    assert restored.snapshot == ready.checkpoint and restored.entries == entries(8, 9)
-    assert restored.hard_state == HardState(3, 1) and restored.membership == THREE
+    assert restored.snapshot == ready.checkpoint and restored.entries == entries(8, 9), (
+        "CommittedNeverLost: a checkpoint is not complete by itself"
+    )
+    assert restored.hard_state == HardState(3, 1) and restored.membership == THREE, (
+        "ElectionSafety: term, vote or voters go with what a checkpoint replaces"
+    )
 
 
 @pytest.mark.parametrize(("term", "stay"), [(2, entries(8, 9, term=2)), (1, ())])
@@ -97,7 +107,7 @@ def test_a_checkpoint_that_cannot_be_trimmed_on_a_full_disk_is_trimmed_with_the_
     before = storage.bounds("raft")[1]
     log.save(second)
     log.durable(second)
-    assert storage.bounds("raft")[0] == before
+    assert storage.bounds("raft")[0] == before, "SpaceIsGivenBack: what could not be trimmed once stays"
 
 
 def test_a_large_snapshot_goes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +116,9 @@ def test_a_large_snapshot_goes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> Non
     log.save(checkpoint(1, 4, data=bytes(range(95))))
     assert storage.bounds("raft")[1] == 1 + 10 + 1
     restored = log.load()
-    assert restored.snapshot is not None and restored.snapshot.data == bytes(range(95))
+    assert restored.snapshot is not None and restored.snapshot.data == bytes(range(95)), (
+        "StateMachineSafety: the pieces of a snapshot do not make it up"
+    )
 
 
 @given(st.integers(0, 40))
@@ -130,9 +142,11 @@ def test_every_prefix_of_what_was_written_is_a_state_that_was(cut: int) -> None:
     last = restored.entries[-1].index if restored.entries else getattr(restored.snapshot, "index", 0)
     known = restored.hard_state in {state.hard_state for state in states}
     assert known, "ElectionSafety: a crash leaves a term and a vote that never were"
-    assert last <= 8
+    assert last <= 8, "LeaderAppendOnly: a crash leaves an entry that was never written"
     log.save(Ready(number=6, hard_state=HardState(9), entries=(Entry(9, last + 1),)))
-    assert RaftJournal(storage).load().entries[-1] == Entry(9, last + 1)
+    assert RaftJournal(storage).load().entries[-1] == Entry(9, last + 1), (
+        "CommittedNeverLost: what is written after a crash is not read"
+    )
 
 
 def test_leftovers_before_the_first_snapshot_of_a_trimmed_journal_do_not_count() -> None:
@@ -142,7 +156,7 @@ def test_leftovers_before_the_first_snapshot_of_a_trimmed_journal_do_not_count()
     ready = checkpoint(2, 7, entries(8, 9))
     log.save(ready)
     storage.trim("raft", 4)
-    assert log.load().snapshot == ready.checkpoint
+    assert log.load().snapshot == ready.checkpoint, "CommittedNeverLost: what was trimmed counts again"
 
 
 def test_nor_does_a_snapshot_among_them_that_a_crash_cut_off() -> None:
@@ -161,7 +175,9 @@ def test_nor_does_a_snapshot_among_them_that_a_crash_cut_off() -> None:
         restored = log.load()
     except JournalError as error:
         raise AssertionError("CommittedNeverLost: a member that is whole refuses to start") from error
-    assert (restored.snapshot, restored.entries) == (whole.checkpoint, entries(12, 12))
+    assert (restored.snapshot, restored.entries) == (whole.checkpoint, entries(12, 12)), (
+        "CommittedNeverLost: a snapshot that a crash cut off counts"
+    )
 
 
 @pytest.mark.parametrize(

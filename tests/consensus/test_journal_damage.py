@@ -78,7 +78,7 @@ def test_damage_to_the_last_record_looks_like_a_torn_write():
     platter, records = written()
     file, block, record = records[-1]
     platter.flip_bit("raft_meta", file, 8 * (block + record.offset) + 100)
-    assert load(platter).entries[-1].index == 58
+    assert load(platter).entries[-1].index == 58, "CommittedNeverLost: a torn write costs more than itself"
 
 
 def test_lost_files_leave_an_empty_journal_or_none_at_all():

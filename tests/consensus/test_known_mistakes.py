@@ -250,7 +250,7 @@ def test_equal_timers_do_not_split_votes_for_ever() -> None:
             world.deliver_all()
         return world.leader() is not None
 
-    assert all(elects(seed) for seed in range(10))
+    assert all(elects(seed) for seed in range(10)), "Elections: equal timers split the votes for ever"
 
 
 def test_a_server_with_an_empty_log_and_no_cluster_gives_no_vote() -> None:
@@ -268,9 +268,11 @@ def test_the_journal_is_trimmed_only_when_the_checkpoint_is_durable() -> None:
     world.commit(1, b"a", b"b")
     world.auto_sync = False
     world.hosts[1].compact()
-    assert world.disks[1].bounds("raft")[0] == 0
+    assert world.disks[1].bounds("raft")[0] == 0, (
+        "CommittedNeverLost: trimmed before the checkpoint is durable"
+    )
     world.restart(1)
-    assert world.raft(1).log.last_index == 4
+    assert world.raft(1).log.last_index == 4, "CommittedNeverLost: a crash before the checkpoint is durable"
     world.hosts[1].applied_index = 0
     world.elect(2)
 

@@ -16,7 +16,9 @@ def test_an_accepted_probe_goes_on_behind_the_place_where_the_logs_agree():
     """What it carried may not be durable yet; what comes before its place is there."""
     progress = Progress(next_index=8)
     progress.accepted(prev_log_index=7, match_index=3)
-    assert (progress.state, progress.match_index, progress.next_index) == (ProgressState.REPLICATE, 3, 8)
+    assert (progress.state, progress.match_index, progress.next_index) == (ProgressState.REPLICATE, 3, 8), (
+        "CommittedNeverLost: what a probe carried counts before it is durable, or is never sent again"
+    )
 
 
 def test_match_index_increases_monotonically():

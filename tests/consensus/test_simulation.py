@@ -139,7 +139,7 @@ def test_whatever_happens_nothing_committed_is_lost_and_calm_brings_progress(see
     index = world.propose(leader, b"the last")
     members = world.raft(leader).membership.members
     world.until(lambda: all(world.hosts[member].applied_index >= (index or 0) for member in members))
-    assert len({tuple(world.hosts[member].applied) for member in members}) == 1
+    assert len({tuple(world.hosts[member].applied) for member in members}) == 1, "StateMachineSafety"
 
 
 def test_one_seed_is_one_run() -> None:

@@ -389,8 +389,11 @@ class Simulation(RaftWorld, TimedWorld):
         super().run(seconds)
         self.check()
 
-    def until(self, condition: Callable[[], bool], within: float = 60.0) -> float:
-        took = super().until(condition, within)
+    def stuck(self) -> str:
+        return "CommitProgress"
+
+    def until(self, condition: Callable[[], bool], within: float = 60.0, claim: str = "") -> float:
+        took = super().until(condition, within, claim)
         self.check()
         return took
 

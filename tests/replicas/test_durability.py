@@ -27,9 +27,9 @@ def test_barrier_waits_for_everything_before_it():
     durable.barrier(lambda: said.append("at once"))
     durable.write("t", batch("x"))
     durable.barrier(lambda: said.append("later"))
-    assert said == ["at once"]
+    assert said == ["at once"], "AckedDurable: a barrier does not wait for what was written before it"
     durable.on_durable(1)
-    assert said == ["at once", "later"]
+    assert said == ["at once", "later"], "AckedDurable: a barrier waits for what came after it"
 
 
 def test_what_is_said_may_write_and_wait_in_turn():

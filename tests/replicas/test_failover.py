@@ -473,8 +473,10 @@ def test_two_recoveries_end_in_one_seal():
     assert world.topic("t").segments[0].count == 2 and world.topic("t").segments[0].recovered, (
         "AckedDurable: the seal lacks entries"
     )
-    assert not any(c.lifecycle.recoveries for c in world.nodes.values())
-    assert world.put(leader, "t", "c") == [b"OK"]
+    assert not any(c.lifecycle.recoveries for c in world.nodes.values()), (
+        "SealedStable: a recovery goes on behind the end of its segment"
+    )
+    assert world.put(leader, "t", "c") == [b"OK"], "FailoverProgress: nothing is written behind a recovery"
     assert world.get_all(1, "t") == [b"a", b"b", b"c"], "AckedDurable"
 
 
@@ -542,7 +544,7 @@ def test_acknowledged_entry_is_not_lost_when_a_shortened_copy_answers_with_a_lag
     assert world.topic("t").current == 1, "AckedDurable: it waits for a third answer"
     keeper = next(n for n, c in world.nodes.items() if c.lifecycle.recoveries)
     waiting = world.metrics(keeper)["recoveries_waiting_for_sure_copies"]
-    assert list(waiting) == ["t/1"]
+    assert list(waiting) == ["t/1"], "AckedDurable: METRICS do not say what waits for a sure copy"
     world.start(leader)
     world.until(lambda: world.topic("t").current >= 2)
     assert world.topic("t").segments[0].count == 4, "AckedDurable: the seal lacks the entry that was on two"
@@ -560,18 +562,18 @@ def test_operator_ends_a_recovery_that_waits():
     world.start(short, sure=False)
     world.run(6.0)
     assert world.ask(lagging, protocol.Recover("t", 1)) == [b"OK"]
-    assert world.topic("t").current >= 2, "OK is said when it is done"
+    assert world.topic("t").current >= 2, "AnswersAreTrue: OK is said when it is done"
     assert any("an operator ends the recovery" in line for line in world.logs)
-    assert world.put(short, "t", "after") == [b"OK"]
+    assert world.put(short, "t", "after") == [b"OK"], "FailoverProgress: RECOVER ends nothing"
 
 
 def test_operator_is_told_when_there_is_nothing_to_recover():
     world = lazy()
     for node in (1, 2, 3):
         [reply] = world.ask(node, protocol.Recover("t", 1))
-        assert reply.startswith(b"ERR timeout: segment 1 of t is not sealed")
-    assert world.topic("t").current == 1
-    assert world.put(1, "t", "as if nothing had happened") == [b"OK"]
+        assert reply.startswith(b"ERR timeout: segment 1 of t is not sealed"), "AnswersAreTrue"
+    assert world.topic("t").current == 1, "OnlyWhatWasMeant: RECOVER ends a segment that is not recovered"
+    assert world.put(1, "t", "as if nothing had happened") == [b"OK"], "EveryPubAnswered"
 
 
 def test_doubt_survives_a_second_restart_before_anything_was_applied():
@@ -597,7 +599,7 @@ def test_a_shadow_and_its_original_are_extended_side_by_side() -> None:
         pulls.copies.append(copy, 0, Batch.of([b"x"]), lambda: None)
     pulls.puller.pull(shadow, 1, 2, 0.0, lambda: done.append("shadow"))
     pulls.data.on_durable(pulls.data.written)
-    assert sorted(done) == ["catch up", "repair", "shadow"]
+    assert sorted(done) == ["catch up", "repair", "shadow"], "ReplicasKept: one pull forgets another"
 
 
 def test_a_copy_is_unsure_after_an_unclean_stop_even_if_rafts_journal_ends_with_its_snapshot():

@@ -102,7 +102,7 @@ def test_a_gap_is_refused_and_changes_nothing(first: int, refusal: str) -> None:
     assert bench.answers() == [
         (2, 0, 0, False, refusal),
         (3, 0, 0, False, errors.unknown_producer("unknown")),
-    ]
+    ], "AnswersAreTrue: a gap is not refused by its name"
 
 
 def test_the_end_of_a_segment_may_come_within_a_producers_entries() -> None:

@@ -124,7 +124,7 @@ def test_one_entry_after_the_other_is_read_in_one_piece(monkeypatch: pytest.Monk
     found = [bench.reads.read_local("t", 1, start, 1, 1_000).payloads() for start in (0, 1, 2)]
     assert (found, pieces) == ([[b"a"], [b"b"], [b"c"]], [0]), "DeliveredIsPrefix"
     assert bench.reads.read_local("t", 1, 0, 3, 2).payloads() == [b"a", b"b"], "not more bytes than asked for"
-    assert pieces == [0, 0]
+    assert pieces == [0, 0], "ReadProgress: what was read ahead is read again"
     assert bench.reads.read_local("t", 1, 1, 2, 1_000).payloads() == [b"b", b"c"], (
         "DeliveredIsPrefix: nor fewer than there are"
     )
@@ -174,7 +174,7 @@ def test_answer_is_given_once():
     question = bench.ask()
     reply = m.ReadReply(request=question.request, batch=batch("x"), error="")
     bench.reads.on_reply(3, reply, 0.0)  # not the one that was asked
-    assert bench.answers == []
+    assert bench.answers == [], "DeliveredIsPrefix: the answer of a node that was not asked counts"
     bench.reads.on_reply(2, reply, 0.0)
     bench.reads.on_reply(2, reply, 0.0)
     bench.reads.on_tick(60.0)
@@ -188,10 +188,10 @@ def test_whoever_asks_always_hears_something(how: str):
     bench.ask(3)
     if how == "silence":
         bench.reads.on_tick(60.0)
-        assert len(bench.answers) == 2
+        assert len(bench.answers) == 2, "ReadProgress: one that asks hears nothing"
     else:
         bench.reads.on_disconnected(2, 0.0)
-        assert len(bench.answers) == 1
+        assert len(bench.answers) == 1, "ReadProgress: the node that is asked is gone, and nothing is said"
     assert all(error for _, error in bench.answers), "ReadProgress"
 
 
@@ -199,6 +199,8 @@ def test_holders_are_connected_replicas_and_of_an_open_segment_its_leader():
     assert Bench().reads.holders("t", 1, {2, 3}) == [], (
         "DeliveredIsPrefix: a node is asked that does not know what is acknowledged"
     )
-    assert Bench().reads.holders("t", 1, {1, 3}) == [1]
+    assert Bench().reads.holders("t", 1, {1, 3}) == [1], (
+        "DeliveredIsPrefix: of an open segment only its leader knows what is acknowledged"
+    )
     assert Bench(sealed=3).reads.holders("t", 1, {2, 3, 7}) == [2, 3], "ReadProgress"
     assert Bench().reads.holders("unknown", 1, {1}) == []

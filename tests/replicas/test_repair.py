@@ -485,7 +485,9 @@ def test_damaged_copy_on_a_full_disk_waits_for_room():
     disk.full = True
     world.ask(node, protocol.Fetch("t", 1, 3))
     world.run(2)
-    assert world.nodes[node].copies.damaged and "t/1~" in disk.entries
+    assert world.nodes[node].copies.damaged and "t/1~" in disk.entries, (
+        "ReplicasKept: a damaged copy is given up where there is no room for another"
+    )
     disk.full = False
     world.until(lambda: world.stored(node, "t", 1) == [] and len(disk.entries["t/1~"]) == 5)
 

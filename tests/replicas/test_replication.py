@@ -105,7 +105,7 @@ def test_entries_of_one_turn_are_one_write_and_one_frame_per_replica():
     bench.put("a")
     bench.put("b", "c", origin=1)
     bench.flush()
-    assert bench.data.written == 1
+    assert bench.data.written == 1, "SeqOrder: one turn is one write, whole or not at all"
     assert bench.frames() == [(2, 0, [b"a", b"b", b"c"]), (3, 0, [b"a", b"b", b"c"])], "SeqOrder"
 
 
@@ -119,8 +119,8 @@ def test_acknowledged_by_a_majority_that_has_it_durably(order: str):
     for step in steps if order == "sync first" else reversed(steps):
         assert bench.answers() == [], "AckedDurable: one copy is no majority"
         step()
-    assert bench.answers() == [(1, 1, 1, False, "")]
-    assert bench.writer.commit_index == 1
+    assert bench.answers() == [(1, 1, 1, False, "")], "EveryPubAnswered: a majority has it durably"
+    assert bench.writer.commit_index == 1, "AckedDurable"
 
 
 def test_an_append_is_timed_until_it_is_durable_here_and_until_a_majority_has_it():
@@ -195,7 +195,7 @@ def test_two_replicas_are_a_majority_without_the_leader_itself():
     bench.sent()
     bench.reply(2, 1)
     bench.reply(3, 1)
-    assert bench.answers() == [(1, 1, 1, False, "")]
+    assert bench.answers() == [(1, 1, 1, False, "")], "EveryPubAnswered: two others are a majority"
 
 
 def test_duplicated_answers_of_one_replica_count_once():
@@ -208,7 +208,7 @@ def test_duplicated_answers_of_one_replica_count_once():
         bench.reply(2, 1)
     assert bench.answers() == [], "AckedDurable: one replica counts for several"
     bench.reply(4, 1)
-    assert bench.answers() == [(1, 1, 1, False, "")]
+    assert bench.answers() == [(1, 1, 1, False, "")], "EveryPubAnswered: three of five have it"
 
 
 def test_single_replica_acknowledges_what_it_has_synced():
@@ -217,7 +217,7 @@ def test_single_replica_acknowledges_what_it_has_synced():
     bench.flush()
     assert bench.answers() == [], "AckedDurable: answered before it is durable"
     bench.sync()
-    assert bench.answers() == [(1, 1, 1, False, "")]
+    assert bench.answers() == [(1, 1, 1, False, "")], "EveryPubAnswered: a single replica has synced it"
 
 
 @pytest.mark.parametrize("node", [1, 7])
@@ -294,7 +294,7 @@ def test_put_that_waited_too_long_was_certainly_not_written():
     assert (request, taken, acked, refused) == (1, 0, 0, False), (
         "AnswersAreTrue: it was certainly not written"
     )
-    assert error == errors.not_enough_replicas(1, 2)
+    assert error == errors.not_enough_replicas(1, 2), "AnswersAreTrue: the reason is another one"
 
 
 def test_put_whose_leader_lost_its_lease_hears_of_no_leader():
@@ -328,7 +328,7 @@ def test_disk_full_fails_these_puts_and_not_the_next_ones():
     assert [(answer[0], answer[1], answer[4][:11]) for answer in bench.answers()] == [
         (1, 0, "not written"),
         (2, 0, "not written"),
-    ]
+    ], "AnswersAreTrue: what a full disk refused was certainly not written"
     bench.memory.full = False
     bench.put("c")
     bench.flush()
@@ -396,7 +396,7 @@ def test_too_many_waiting_puts_are_refused_by_name():
     bench.put("x" * 11)
     bench.put("y")
     ((request, taken, _, refused, error),) = bench.answers()
-    assert (request, taken, refused) == (2, 0, False) and error
+    assert (request, taken, refused) == (2, 0, False) and error, "AnswersAreTrue: what has no room is refused"
 
 
 @pytest.mark.parametrize("order", [(1, 1), (2, 1)])
@@ -434,7 +434,7 @@ def test_many_gaps_at_once_are_filled_once():
     bench.sent()
     for _ in range(20):
         bench.reply(3, 0, gap=True)
-    assert len(bench.frames()) == 1
+    assert len(bench.frames()) == 1, "NoRest: each of many gaps has everything sent once more"
 
 
 def test_silent_replica_is_asked_again_and_again_but_not_flooded():
@@ -447,7 +447,9 @@ def test_silent_replica_is_asked_again_and_again_but_not_flooded():
         bench.leases.heard(bench.now)
         bench.writer.on_tick(bench.now)
     asked = [frame for frame in bench.frames() if frame[0] == 3]
-    assert 5 <= len(asked) <= 11 and all(payloads == [] for _, _, payloads in asked)
+    assert 5 <= len(asked) <= 11 and all(payloads == [] for _, _, payloads in asked), (
+        "RolloverProgress: a silent replica is asked too seldom, or flooded"
+    )
 
 
 def test_replica_that_lost_its_tail_in_a_power_loss_is_sent_it_again():
@@ -487,7 +489,9 @@ def test_window_bounds_what_is_on_its_way_to_one_replica():
         bench.sync()
         bench.reply(2, bench.writer.copy.length)
     on_the_way = [frame for frame in bench.sent()[0] if frame[0] == 3]
-    assert sum(frame.batch.size for _, frame in on_the_way) <= 100
+    assert sum(frame.batch.size for _, frame in on_the_way) <= 100, (
+        "more than its window is on the way to one"
+    )
     assert bench.writer.commit_index == 10, "one slow replica holds nobody up"
     bench.reply(3, 3)
     assert 1 <= sum(frame.batch.count for to, frame in bench.sent()[0] if to == 3) <= 4
@@ -502,18 +506,20 @@ def test_window_bounds_what_waits_for_replicas_that_never_answer():
         bench.now += 0.25
         bench.leases.heard(bench.now)
         bench.writer.on_tick(bench.now)
-    assert bench.writer.copy.length == 2
+    assert bench.writer.copy.length == 2, "AnswersAreTrue: what is appended can only be unknown, not refused"
     bench.sync()
     bench.reply(2, 2)
     bench.flush()
-    assert bench.writer.copy.length > 2
+    assert bench.writer.copy.length > 2, "EveryPubAnswered: a window that has room stays shut"
 
 
 def test_entry_larger_than_the_window_is_sent_nevertheless():
     bench = Bench(window_bytes=10)
     bench.put("x" * 50)
     bench.flush()
-    assert [frame[1:] for frame in bench.frames()] == [(0, [b"x" * 50])] * 2
+    assert [frame[1:] for frame in bench.frames()] == [(0, [b"x" * 50])] * 2, (
+        "EveryPubAnswered: an entry larger than the window is never sent"
+    )
 
 
 # --- the end of a segment ---
@@ -664,7 +670,7 @@ def test_of_two_frames_only_the_one_that_is_durable_is_answered():
     sync_oldest(node.data, share=0.5)
     assert node.answers() == [(1, False, False)], "AckedDurable: `b` is not on the disk yet"
     sync_oldest(node.data)
-    assert node.answers() == [(2, False, False)]
+    assert node.answers() == [(2, False, False)], "RolloverProgress: a durable frame is not answered"
 
 
 def test_frame_is_answered_when_it_is_durable():

@@ -152,7 +152,7 @@ class RaftLog:
         """Term of an entry that is here, of the snapshot's last one, or 0 at index 0."""
         if index == self.snapshot_index:
             return self.snapshot_term
-        assert self.snapshot_index < index <= self.last_index, f"no term for index {index}"
+        assert self.snapshot_index < index <= self.last_index, f"LogMatching: no term for {index}"
         return self._entries[index - self.snapshot_index - 1].term
 
     def holds(self, index: int) -> bool:
@@ -173,8 +173,8 @@ class RaftLog:
 
     def entries(self, start: int, stop: int) -> tuple[Entry, ...]:
         """Entries `start` up to but not including `stop`."""
-        assert self.snapshot_index < start, f"entry {start} is covered by the snapshot"
-        assert stop <= self.last_index + 1, f"entry {stop - 1} is beyond the end"
+        assert self.snapshot_index < start, f"LogMatching: entry {start} is in the snapshot"
+        assert stop <= self.last_index + 1, f"LogMatching: entry {stop - 1} is beyond the end"
         return tuple(self._entries[start - self.snapshot_index - 1 : stop - self.snapshot_index - 1])
 
     def entries_within(self, start: int, max_bytes: int) -> tuple[Entry, ...]:
@@ -189,7 +189,7 @@ class RaftLog:
             if size > max_bytes and stop > start:
                 break
             stop += 1
-        assert stop > start or start > self.last_index, "no progress past a large entry"
+        assert stop > start or start > self.last_index, "CommitProgress: none past a large entry"
         return self.entries(start, stop)
 
     def first_index_of_term(self, index: int) -> int:
@@ -276,7 +276,7 @@ class RaftLog:
         log that still has it, with the same term, may call that index durable.
         """
         if snapshot is not None:
-            assert snapshot.index <= self.snapshot_index, "a snapshot that the log never had"
+            assert snapshot.index <= self.snapshot_index, "StateMachineSafety: a snapshot that it never had"
             self.persisted_index = max(self.persisted_index, snapshot.index)
         for entry in reversed(entries):
             if self.holds(entry.index) and self.term_at(entry.index) == entry.term:

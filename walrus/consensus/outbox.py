@@ -123,7 +123,9 @@ class RaftOutbox:
 
     def send_after(self, to: int, message: RaftMessage) -> None:
         """Send once everything that happened before is durable: an acknowledgement."""
-        assert message.term == self._current.term, "an acknowledgement belongs to the current term"
+        assert message.term == self._current.term, (
+            "CommittedNeverLost: an acknowledgement belongs to the current term"
+        )
         self._after.append((to, message))
 
     def make_ready(
@@ -184,5 +186,7 @@ class RaftOutbox:
         numbers = [outstanding.ready.number for outstanding in self._outstanding]
         assert numbers == sorted(set(numbers))
         assert all(outstanding.ready.needs_persist for outstanding in self._outstanding)
-        assert self._snapshot is None or self._checkpoint is None
-        assert self._outstanding or self._hard_state is not None or not self.hard_state_pending
+        assert self._snapshot is None or self._checkpoint is None, "StateMachineSafety: two snapshots at once"
+        assert self._outstanding or self._hard_state is not None or not self.hard_state_pending, (
+            "ElectionSafety: a term or a vote that is neither durable nor on its way"
+        )

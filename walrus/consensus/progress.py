@@ -101,7 +101,7 @@ class Progress:
 
         In PROBE next_index stays: whether the entries fit there is what the probe asks.
         """
-        assert self.state is not ProgressState.SNAPSHOT, "entries wait for the end of the snapshot"
+        assert self.state is not ProgressState.SNAPSHOT, "LogMatching: entries overtake a snapshot"
         assert not entries or entries[0].index == self.next_index, "LogMatching: a gap, or a repetition"
         if self.state is ProgressState.PROBE:
             self.probe_sent = True
@@ -113,7 +113,7 @@ class Progress:
 
     def accepted(self, prev_log_index: int, match_index: int) -> None:
         """Note that it agreed at prev_log_index and holds everything up to match_index durably."""
-        assert self.transfer is None, "during a snapshot its answers do not move the progress"
+        assert self.transfer is None, "LogMatching: an answer moves what a snapshot will"
         self.match_index = max(self.match_index, match_index)
         self.next_index = max(self.next_index, self.match_index + 1)
         while self.inflight and self.inflight[0][0] <= self.match_index:
@@ -137,7 +137,7 @@ class Progress:
 
     def rejected(self, next_index: int) -> None:
         """Its log does not continue there: look further back, one request at a time."""
-        assert self.state is not ProgressState.SNAPSHOT, "a snapshot has no predecessor to reject"
+        assert self.state is not ProgressState.SNAPSHOT, "LogMatching: nothing to reject in a snapshot"
         self.probe_from(next_index)
 
     def probe_from(self, next_index: int) -> None:
@@ -151,7 +151,7 @@ class Progress:
         self.probe_sent = False
         self.transfer = None
         self._forget_inflight()
-        assert self.may_send(1), "a probe is never postponed"
+        assert self.may_send(1), "CommitProgress: a probe is never postponed"
 
     def start_snapshot(self, snapshot: Snapshot) -> None:
         """Send this in place of the entries that are compacted away."""
@@ -177,8 +177,12 @@ class Progress:
     def check_invariants(self) -> None:
         """Assert what the module docstring lists."""
         assert 0 <= self.match_index < self.next_index, "LogMatching: sent again what is acknowledged"
-        assert self.inflight_bytes == sum(size for _, size in self.inflight)
-        assert not self.inflight or self.state is ProgressState.REPLICATE
+        assert self.inflight_bytes == sum(size for _, size in self.inflight), (
+            "CommitProgress: a window that does not add up stays shut"
+        )
+        assert not self.inflight or self.state is ProgressState.REPLICATE, "LogMatching: two probes"
         assert (self.transfer is not None) == (self.state is ProgressState.SNAPSHOT)
         ends = [index for index, _ in self.inflight]
-        assert ends == sorted(set(ends)) and all(self.match_index < end < self.next_index for end in ends)
+        assert ends == sorted(set(ends)) and all(self.match_index < end < self.next_index for end in ends), (
+            "LogMatching: what is on its way is acknowledged, or was never sent"
+        )
