@@ -695,7 +695,9 @@ def test_topics_at_rest_are_not_looked_at_with_every_tick():
     world.run(1)
     for node in world.nodes.values():
         assert not node.lifecycle._waiting and not node.lifecycle.due(world.now)
-        assert len(node.metadata.open_at) <= 3, "nor by the Raft leader, which looks at where segments are"
+        assert len(node.metadata.open_at) <= 3, (
+            "EnoughReplicas: nor by the Raft leader, which looks at where segments are"
+        )
     world.kill(2)
     assert world.put(1, "t0", "b") == [OK]
     assert any(node.lifecycle._waiting for node in world.nodes.values()), (

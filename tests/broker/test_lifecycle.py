@@ -70,7 +70,9 @@ def test_a_forward_to_a_topic_that_is_gone_is_not_answered_and_leaves_nothing_be
     assert world.ask(other, protocol.Delete("t")) == [OK]
     world.run(0.5)
     assert forward(world, leader, other, 1 << 40) == [], "AnswersAreTrue: it may have been written"
-    assert "t" not in world.nodes[leader].lifecycle._shared, "what is kept of a deleted topic piles up"
+    assert "t" not in world.nodes[leader].lifecycle._shared, (
+        "SpaceIsGivenBack: what is kept of a deleted topic piles up"
+    )
 
 
 def test_a_node_that_did_not_lead_a_segment_hands_nothing_back():
@@ -195,7 +197,7 @@ def test_forwards_that_came_early_give_their_room_back():
     early.expire(5.0)
     early.add(Early(1, message, 9.0))
     assert early.take("t"), "EveryPubAnswered: forwards that were given up keep out the next"
-    assert early.bytes == 0, "what waits for its segment counts for good"
+    assert early.bytes == 0, "EveryPubAnswered: what waits for its segment counts for good"
 
 
 def test_what_waits_at_a_writer_goes_back_when_another_node_has_ended_its_segment(
@@ -264,7 +266,7 @@ def test_seals_that_are_not_applied_are_repeated_some_at_a_time_and_each_gets_it
         world.until(lambda: len(proposer.recoveries) == len(led))
     began = len(proposed)
     world.run(4 * 0.2)
-    assert len(proposed) - began <= 5 * 5, "MAX_SEALS"
+    assert len(proposed) - began <= 5 * 5, "RolloverProgress: more Seals at once than MAX_SEALS"
     assert set(proposed) == set(led), "RolloverProgress: every segment gets its turn"
 
 
@@ -364,7 +366,7 @@ def test_that_a_replica_is_back_many_writers_learn_in_turn_and_those_that_wait_f
     lives = world.nodes[leader].lifecycle
     world.start(back)
     world.until(lambda: back in world.nodes[leader].connected)
-    assert asked[0][1] == writers[-1].topic, "first the one that a client waits for"
+    assert asked[0][1] == writers[-1].topic, "RolloverProgress: first the one that a client waits for"
     assert not all(writer.reaches(back) for writer in lives.writers.values())
     world.until(lambda: world.replies[slot] == [OK])
     world.until(lambda: all(writer.reaches(back) for writer in lives.writers.values()))

@@ -104,10 +104,12 @@ def test_nothing_overtakes_and_nothing_is_stuck(requests: list[Request], data: s
             if lane is not None:
                 lanes.setdefault(lane, set()).add(kind_of(request))
         assert all(len(kinds) == 1 for kinds in lanes.values()), (
-            "what is under way for one topic is of one kind"
+            "SeqOrder: what is under way for one topic is of one kind"
         )
-        assert EVERYTHING not in lanes or len(lanes) == 1, "nothing is under way beside LEAVE or METRICS"
-        assert under_way, "the first in line may always start when nothing is under way"
+        assert EVERYTHING not in lanes or len(lanes) == 1, (
+            "SeqOrder: nothing is under way beside LEAVE or METRICS"
+        )
+        assert under_way, "SeqOrder: the first in line may always start when nothing is under way"
         order.answered(under_way.pop(data.draw(st.integers(0, len(under_way) - 1)))[1])
 
 

@@ -368,7 +368,7 @@ def test_seek_goes_back_and_forth_and_makes_receipts_of_before_stale():
     assert world.ask(2, Seek("t", "g", Position(1, 5)))[0].startswith(
         b"ERR invalid position: t has no place 1 5"
     ), "MarkInBounds: a SEEK beyond the end"
-    assert world.ask(2, Seek("t", "new", Position(1, 2))) == [b"OK"], "it makes the group"
+    assert world.ask(2, Seek("t", "new", Position(1, 2))) == [b"OK"], "OnlyWhatWasMeant: it makes the group"
     assert payloads(world, 1, "new") == [b"2", b"3"], "NothingSkipped"
 
 

@@ -168,7 +168,7 @@ def test_a_node_is_sure_of_itself_only_when_its_doubts_are_durable():
     assert not bench.host.doubts_are_noted and bench.copies.in_doubt, "AckedDurable: nothing is applied yet"
     bench.durable(bench.append(1, commit=bench.last))
     assert bench.host.applied >= 1 and not bench.copies.in_doubt, (
-        "what is applied says which copies are unsure"
+        "AckedDurable: what is applied says which copies are unsure"
     )
     noted = bench.meta.write("notes", batch("t/1 is unsure"))
     assert not bench.host.doubts_are_noted, "AckedDurable: a doubt is not durable yet"

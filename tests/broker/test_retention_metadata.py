@@ -156,7 +156,7 @@ def test_a_topic_that_is_to_be_deleted_stays_until_its_open_segment_is_sealed() 
     assert metadata.apply(marked) == "t", "DeletedInTheEnd: the writer does not hear of it"
     assert "t" in metadata.topics, "NoAckAfterDelete: gone while its writer goes on"
     assert metadata.topics["t"].deleting, "DeletedInTheEnd: it is not marked"
-    assert metadata.apply(marked) is None, "a DELETE that is proposed again changes nothing"
+    assert metadata.apply(marked) is None, "OnlyWhatWasMeant: a DELETE that is proposed again changes nothing"
     assert metadata.apply(AGAIN) is None, "NoAckAfterDelete: registered while its writer goes on"
     assert metadata.apply(seal(4, 40)) is None and metadata.topics["t"].deleting, (
         "NoAckAfterDelete: it ends with the Seal of a segment that has ended"
@@ -420,7 +420,7 @@ def test_only_the_metadata_decides_and_a_proposal_is_made_for_what_no_group_prot
     retention.on_tick(1.0)
     assert proposed == [trim(1, 2)], "OverLimitIsTrimmed"
     retention.on_tick(1.1)
-    assert len(proposed) == 1, "a topic is looked at when it changes, and at intervals"
+    assert len(proposed) == 1, "OverLimitIsTrimmed: a topic is looked at when it changes, and at intervals"
     retention.on_topic("t")
     retention.on_tick(1.2)
     assert len(proposed) == 2, "OverLimitIsTrimmed"
@@ -480,18 +480,24 @@ def test_of_many_topics_a_tick_looks_at_some_and_first_at_those_that_changed(
 
     first_round = [tick(number / 10) for number in range(6)]
     assert list(map(len, first_round)) == [10] * 5 + [5]
-    assert sorted(chain(*first_round)) == sorted(metadata.topics), "each topic once, in the first round"
+    assert sorted(chain(*first_round)) == sorted(metadata.topics), (
+        "OverLimitIsTrimmed: each topic once, in the first round"
+    )
     assert proposed == [trim(1, 4)] and tick(0.7) == [], "the next round waits for its time"
     retention.on_topic("t")
     monitor_check = config().monitor_check
-    assert tick(monitor_check)[0] == "t" and len(looks[-1]) <= 11, "what changed does not wait for its turn"
+    assert tick(monitor_check)[0] == "t" and len(looks[-1]) <= 11, (
+        "OverLimitIsTrimmed: what changed does not wait for its turn"
+    )
     changed = [f"t{number:02}" for number in range(30)]
     for name in changed:
         retention.on_topic(name)
     at_once = [tick(monitor_check + 1) for _ in range(3)]
     assert set(changed) <= set(chain(*at_once)) and max(map(len, at_once)) <= 20
     retention.stop()
-    assert len(tick(monitor_check + 2)) == 10, "a new term begins a new round, of all topics"
+    assert len(tick(monitor_check + 2)) == 10, (
+        "OverLimitIsTrimmed: a new term begins a new round, of all topics"
+    )
 
 
 def test_a_topic_that_rolls_for_years_costs_what_it_retains() -> None:

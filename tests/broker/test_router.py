@@ -438,7 +438,7 @@ def test_window_bounds_what_is_on_its_way():
         bench.flush()
     assert bench.router.waiting_bytes == 60, "eight bytes each, and four for the length"
     sent = sum(len(entries) for _, _, entries in bench.flush())
-    assert sent == 0, "two are on their way, the others wait"
+    assert sent == 0, "SeqOrder: two are on their way, the others wait"
     bench.settle((1, m.Forward(request=1, topic="t", segment=1, batch=batch("x" * 8))), 1)
     assert len(bench.flush()) == 1, "EveryPubAnswered: one was answered, and there is no room for the next"
 
@@ -461,7 +461,9 @@ def test_entries_without_bytes_fill_forwards_and_wait_within_bounds_too():
     for number in range(40):
         bench.router.put(f"{number}", "t", empty, bench.now)
     bench.take()
-    assert sorted(map(int, bench.replies)) == list(range(27, 40)), "BUSY once more than 10 MiB wait"
+    assert sorted(map(int, bench.replies)) == list(range(27, 40)), (
+        "AnswersAreTrue: BUSY once more than 10 MiB wait"
+    )
     sent = bench.flush()
     assert max(len(entries) for _, _, entries in sent) * 4 <= MAX_FORWARD_BYTES + len(empty.lengths), (
         "SeqOrder: a forward larger than a frame may be"

@@ -124,7 +124,7 @@ def test_compaction_while_a_node_is_away():
     copies_agree(world, "t")
     for number, segment in enumerate(world.topic("t").segments[:-1], 1):
         stored = {tuple(world.stored(node, "t", number)[: segment.count]) for node in segment.replicas}
-        assert len(stored) == 1, "at rest, sealed segments are identical on every replica"
+        assert len(stored) == 1, "PrefixAgree: at rest, sealed segments are identical on every replica"
     assert world.get_all(3, "t") == [b"%d" % number for number in range(60)], (
         "DeliveredIsPrefix: a node that was away when the log was compacted"
     )
@@ -150,7 +150,9 @@ def test_full_data_disk_is_an_error_or_nothing_and_heals(where: str):
     assert (reply == OK) is (where == "replica"), (
         "AnswersAreTrue: a full disk of one replica is no reason to refuse, the writer's own is"
     )
-    assert world.ask(leader, protocol.Fetch("t", 1, 0)) == [b"OK 1 a"], "what was there stays readable"
+    assert world.ask(leader, protocol.Fetch("t", 1, 0)) == [b"OK 1 a"], (
+        "DeliveredIsPrefix: what was there stays readable"
+    )
     for node in full:
         world.stores[node][0].full = False
     assert world.put(leader, "t", "c") == [OK], (
@@ -191,7 +193,7 @@ def test_two_consumers_on_two_nodes_with_a_partition_between_them_skip_nothing()
         seen += [int(reply[3:]) for reply in replies if reply.startswith(b"OK ")]
         if any(reply == b"EMPTY" for reply in replies):
             break
-    assert sorted(seen) == list(range(count)), "nothing skipped, and without a fault nothing twice"
+    assert sorted(seen) == list(range(count)), "NothingSkipped: and without a fault nothing comes twice"
 
 
 def test_slow_disk_of_one_replica_delays_nobody():
@@ -266,10 +268,10 @@ def test_lossy_duplicating_network_with_one_way_cuts_and_restarts(seed: int):
     world.until(lambda: world.settled() and not any(c.catch_up.behind for c in world.nodes.values()))
     copies_agree(world, "t")
     got = world.get_all(2, "t", "reader")
-    assert len(got) == len(set(got)), "no entry at two places"
+    assert len(got) == len(set(got)), "NoDuplicate: no entry at two places"
     for sent in through.values():
         places = [got.index(entry) for entry in sent if entry in got]
-        assert places == sorted(places), "what one node sent is in the order in which it was sent"
+        assert places == sorted(places), "SeqOrder: what one node sent is in the order in which it was sent"
     acknowledged = {b"%d" % number for number, slot in slots.items() if world.replies[slot] == [OK]}
     assert acknowledged <= set(got) and got[-1] == b"last", "AckedDurable"
     failed = {
@@ -277,4 +279,4 @@ def test_lossy_duplicating_network_with_one_way_cuts_and_restarts(seed: int):
         for number, slot in slots.items()
         if world.replies[slot] and b"nothing was written" in world.replies[slot][0]
     }
-    assert not failed & set(got), "what certainly failed is never read"
+    assert not failed & set(got), "AnswersAreTrue: what certainly failed is never read"

@@ -99,7 +99,9 @@ def test_a_node_does_not_vote_before_its_start_is_known():
     world.lose = lambda sender, to, message: sender == 4 and isinstance(message, m.Propose)
     world.run(2.0)
     leader = world.nodes[world.raft_leader].raft
-    assert leader.progress[4].match_index == leader.commit_index, "it has all that there is"
+    assert leader.progress[4].match_index == leader.commit_index, (
+        "DeliveredIsPrefix: it has all that there is"
+    )
     assert leader.membership.voters == (1, 2, 3), "DomainConsistency: a node votes whose start is not known"
     world.lose = lambda sender, to, message: False
     world.until(lambda: leader.membership.voters == (1, 2, 3, 4))

@@ -48,7 +48,7 @@ def test_all_nodes_say_the_same_of_when_an_entry_was_appended() -> None:
     assert told[0] == told[1] == told[2], "TimesAgree"
     assert told[0] == sorted(told[0]), "TimesAscend"
     for at, entry in zip(begun, (0, 2, 4, 5), strict=True):
-        assert at <= told[0][entry] < at + 900, "the time is the leader's clock when it appended"
+        assert at <= told[0][entry] < at + 900, "TimesAgree: the time is the leader's clock when it appended"
     (reply,) = world.ask(2, Receive("t", "g", times=True))
     assert protocol.split_time(protocol.split_received(reply[3:])[2]) == (told[0][0], b"a")
 

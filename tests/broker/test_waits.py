@@ -198,7 +198,7 @@ def test_an_orderly_stop_answers_what_waits_for_an_entry(leads: bool) -> None:
         for request in (Get("t", "g", wait_ms=60_000), Fetch("t", 1, 0, wait_ms=60_000))
     ]
     world.run(1.0)
-    assert [world.replies[slot] for slot in waiting] == [[], []], "they wait"
+    assert [world.replies[slot] for slot in waiting] == [[], []], "ReadProgress: they wait"
     world.nodes[node].stop(world.now)
     world.run(0.1)
     assert [world.replies[slot] for slot in waiting] == [[b"EMPTY"]] * 2, "Replies"

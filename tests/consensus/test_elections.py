@@ -53,9 +53,9 @@ def test_5_1_a_newer_term_is_adopted_and_makes_a_leader_a_follower() -> None:
     world.elect(1)
     say(world, 2, 1, heartbeat(term=7))
     assert (world.raft(1).current_term, world.raft(1).role) == (7, Role.FOLLOWER), (
-        "§5.1: a newer term makes a leader a follower"
+        "ElectionSafety: §5.1, a newer term makes a leader a follower"
     )
-    assert world.raft(1).leader_id == 2, "§5.1: the leader of the newer term is not followed"
+    assert world.raft(1).leader_id == 2, "CommitProgress: §5.1, the leader of the newer term is not followed"
 
 
 def test_5_1_a_newer_term_makes_a_candidate_a_follower() -> None:
@@ -63,7 +63,7 @@ def test_5_1_a_newer_term_makes_a_candidate_a_follower() -> None:
     world.time_out(1)
     say(world, 2, 1, PreVoteResponse(term=9, granted=False))
     assert (world.raft(1).current_term, world.raft(1).role) == (9, Role.FOLLOWER), (
-        "§5.1: a newer term makes a candidate a follower"
+        "ElectionSafety: §5.1, a newer term makes a candidate a follower"
     )
 
 
@@ -73,7 +73,9 @@ def test_5_1_a_request_of_an_older_term_is_refused_with_the_newer(message: RaftM
     say(world, 2, 1, heartbeat(term=7))
     (answer,) = say(world, 3, 1, message)
     assert isinstance(answer, RequestVoteResponse | AppendEntriesResponse)
-    assert answer.term == 7, "§5.1: a request of an older term is answered with another term than ours"
+    assert answer.term == 7, (
+        "ElectionSafety: §5.1, a request of an older term is answered with another term than ours"
+    )
     assert not getattr(answer, "granted", False) and not getattr(answer, "success", False), (
         "ElectionSafety: a request of an older term is granted"
     )
@@ -84,7 +86,7 @@ def test_5_1_an_answer_of_an_older_term_is_dropped() -> None:
     world.elect(1)
     before = world.raft(1).progress[2].match_index
     stale = AppendEntriesResponse(term=1, round=0, success=True, prev_log_index=1, match_index=2)
-    assert say(world, 2, 1, stale) == [], "§5.1: an answer of an older term has no answer"
+    assert say(world, 2, 1, stale) == [], "ElectionSafety: §5.1, an answer of an older term has no answer"
     assert world.raft(1).progress[2].match_index == before, (
         "CommittedNeverLost: an answer of an older term moves the progress"
     )
@@ -97,7 +99,7 @@ def test_5_1_an_answer_of_an_older_term_is_dropped() -> None:
 def test_5_2_servers_start_as_followers() -> None:
     world = three()
     assert {host.raft.role for host in world.hosts.values()} == {Role.FOLLOWER}, (
-        "§5.2: a server starts as something else than a follower"
+        "ElectionSafety: §5.2, a server starts as something else than a follower"
     )
 
 
@@ -107,7 +109,9 @@ def test_5_2_who_hears_a_leader_stays_a_follower() -> None:
     world.until(lambda: world.leader() is not None)
     leader, term = world.leader(), world.raft(1).current_term
     world.run(30.0)
-    assert (world.leader(), world.raft(1).current_term) == (leader, term), "§5.2: a live leader was replaced"
+    assert (world.leader(), world.raft(1).current_term) == (leader, term), (
+        "CommitProgress: §5.2, a live leader was replaced"
+    )
 
 
 def test_5_2_timeouts_are_drawn_from_an_interval() -> None:
@@ -118,9 +122,9 @@ def test_5_2_timeouts_are_drawn_from_an_interval() -> None:
         world.found([1, 2, 3])
         deadlines.append(world.raft(1).next_deadline())
     assert all(timeout <= deadline < 2 * timeout for deadline in deadlines), (
-        "§5.2: a timeout outside of its interval"
+        "CommitProgress: §5.2, a timeout outside of its interval"
     )
-    assert len(set(deadlines)) == len(deadlines), "§5.2: timeouts that are not random"
+    assert len(set(deadlines)) == len(deadlines), "CommitProgress: §5.2, timeouts that are not random"
 
 
 def test_5_2_a_candidate_raises_its_term_votes_for_itself_and_asks_all_others() -> None:
@@ -132,7 +136,7 @@ def test_5_2_a_candidate_raises_its_term_votes_for_itself_and_asks_all_others() 
         "ElectionSafety: a candidate enters a term, and votes for itself in it"
     )
     assert {p.to for p in world.packets if isinstance(p.message, RequestVoteRequest)} == {2, 3}, (
-        "§5.2: a candidate asks all others"
+        "CommitProgress: §5.2, a candidate asks all others"
     )
 
 
@@ -141,9 +145,9 @@ def test_5_2_a_majority_elects_and_the_leader_says_so_at_once() -> None:
     world.time_out(1)
     say(world, 2, 1, PreVoteResponse(term=2, granted=True))
     say(world, 2, 1, RequestVoteResponse(term=2, granted=True))
-    assert world.raft(1).role is Role.LEADER, "§5.2: a majority elects"
+    assert world.raft(1).role is Role.LEADER, "CommitProgress: §5.2, a majority elects"
     assert {p.to for p in world.packets if isinstance(p.message, AppendEntriesRequest)} == {2, 3}, (
-        "§5.2: a new leader says so at once"
+        "CommitProgress: §5.2, a new leader says so at once"
     )
 
 
@@ -177,7 +181,9 @@ def test_5_2_a_candidate_refuses_a_leader_of_an_older_term_and_goes_on() -> None
     world.time_out(1)
     say(world, 2, 1, PreVoteResponse(term=2, granted=True))
     say(world, 3, 1, heartbeat(term=1))
-    assert world.raft(1).role is Role.CANDIDATE, "§5.2: a leader of an older term ends a candidacy"
+    assert world.raft(1).role is Role.CANDIDATE, (
+        "CommitProgress: §5.2, a leader of an older term ends a candidacy"
+    )
 
 
 def test_5_2_a_split_vote_is_followed_by_another_election() -> None:
@@ -203,7 +209,9 @@ def test_5_2_a_lone_voter_elects_itself_without_waiting() -> None:
     world = RaftWorld()
     world.found([1])
     world.act(1, lambda raft: raft.tick(world.now))
-    assert world.raft(1).role is Role.LEADER and world.raft(1).commit_index == 2, "§5.2: a lone voter waits"
+    assert world.raft(1).role is Role.LEADER and world.raft(1).commit_index == 2, (
+        "CommitProgress: §5.2, a lone voter waits"
+    )
 
 
 # ---------------------------------------------------------------------------------------- section 5.4.1
@@ -239,11 +247,13 @@ def test_9_6_a_server_that_comes_back_from_isolation_deposes_nobody() -> None:
     away = next(i for i in (1, 2, 3) if i != leader)
     world.isolate(away)
     world.run(30.0)
-    assert world.raft(away).current_term == term, "§9.6: a server that is cut off raises its term"
+    assert world.raft(away).current_term == term, (
+        "CommitProgress: §9.6, a server that is cut off raises its term"
+    )
     world.heal()
     world.run(10.0)
     assert (world.leader(), world.raft(away).current_term) == (leader, term), (
-        "§9.6: a server that comes back deposes a leader"
+        "CommitProgress: §9.6, a server that comes back deposes a leader"
     )
 
 
@@ -252,7 +262,7 @@ def test_9_6_a_pre_vote_changes_no_term_and_no_vote() -> None:
     (answer,) = say(world, 2, 1, PreVoteRequest(term=2, last_log_index=1, last_log_term=1))
     assert answer == PreVoteResponse(term=2, granted=True)
     assert (world.raft(1).current_term, world.raft(1).voted_for) == (1, None), (
-        "§9.6: a pre-vote changes the term or the vote"
+        "ElectionSafety: §9.6, a pre-vote changes the term or the vote"
     )
 
 
@@ -262,7 +272,7 @@ def test_9_6_of_two_that_ask_for_pre_votes_at_once_the_better_log_then_the_highe
     for server in (1, 2):
         world.act(server, lambda raft: raft.tick(world.now))
     world.deliver_all(only=lambda packet: 3 not in (packet.sender, packet.to))
-    assert world.leader() == 2, "§9.6: of two that ask at once none goes on"
+    assert world.leader() == 2, "CommitProgress: §9.6, of two that ask at once none goes on"
 
 
 def test_9_6_a_server_that_yields_to_another_asks_for_nothing_more() -> None:
@@ -273,7 +283,9 @@ def test_9_6_a_server_that_yields_to_another_asks_for_nothing_more() -> None:
     (answer,) = say(world, 2, 1, PreVoteRequest(term=2, last_log_index=1, last_log_term=1))
     assert answer == PreVoteResponse(term=2, granted=True)
     say(world, 3, 1, PreVoteResponse(term=2, granted=True))
-    assert world.raft(1).role is Role.FOLLOWER, "§9.6: it granted its pre-vote, and campaigns by another's"
+    assert world.raft(1).role is Role.FOLLOWER, (
+        "CommitProgress: §9.6, it granted its pre-vote, and campaigns by another's"
+    )
 
 
 # ---------------------------------------------------------- leave a live leader alone, dissertation 4.2.3
@@ -284,14 +296,14 @@ def test_4_2_3_a_vote_request_is_ignored_while_a_leader_is_alive() -> None:
     world.elect(1)
     for server in (1, 2):
         assert say(world, 3, server, vote(9, index=9, log_term=2)) == [], (
-            "§4.2.3: a vote request is answered while a leader is alive"
+            "CommitProgress: §4.2.3, a vote request is answered while a leader is alive"
         )
         assert world.raft(server).current_term == 2, (
-            "§4.2.3: the term of a vote request is taken over while a leader is alive"
+            "CommitProgress: §4.2.3, the term of a vote request is taken over while a leader is alive"
         )
     world.now += 1.0
     assert say(world, 3, 2, vote(9, index=9, log_term=2)) == [RequestVoteResponse(term=9, granted=True)], (
-        "§4.2.3: a vote is refused although the leader is silent"
+        "CommitProgress: §4.2.3, a vote is refused although the leader is silent"
     )
 
 
@@ -306,7 +318,9 @@ def test_6_2_a_leader_that_no_majority_answers_steps_down() -> None:
     assert leader is not None
     world.isolate(leader)
     world.run(1.5)
-    assert world.raft(leader).role is not Role.LEADER, "§6.2: a leader that no majority answers goes on"
+    assert world.raft(leader).role is not Role.LEADER, (
+        "CommitProgress: §6.2, a leader that no majority answers goes on"
+    )
     silent = world.now - world.raft(leader).last_contact
     assert silent >= 1.0, "Lease: a leader that no majority answers counts as heard from"
     world.until(lambda: world.leader() is not None)
@@ -332,7 +346,7 @@ def test_6_2_a_leader_that_was_not_running_gets_time_to_read_its_answers() -> No
     world.now += 5.0
     world.act(1, lambda raft: raft.tick(world.now))
     assert world.raft(1).role is Role.LEADER, (
-        "§6.2: a leader that was not running steps down before it reads its answers"
+        "CommitProgress: §6.2, a leader that was not running steps down before it reads its answers"
     )
     assert world.raft(1).last_contact == contact, "Lease: nobody can take it for having been heard"
     world.deliver_all()
@@ -372,7 +386,7 @@ def test_6_2_last_contact_of_a_leader_that_steps_down_is_when_a_majority_last_he
     heard = world.now
     world.now += 0.05
     say(world, 2, 1, AppendEntriesResponse(term=9, round=0, success=False, prev_log_index=0))
-    assert world.raft(1).role is Role.FOLLOWER, "§5.1: a newer term makes a leader a follower"
+    assert world.raft(1).role is Role.FOLLOWER, "ElectionSafety: §5.1, a newer term makes a leader a follower"
     assert world.raft(1).last_contact == heard, "Lease: a leader that steps down forgets that it was heard"
 
 
@@ -391,7 +405,7 @@ def test_a_refused_reconnect_to_the_leader_starts_an_election_at_once() -> None:
         world.act(server, lambda raft: raft.leader_unreachable(leader, world.now))
     took = world.until(lambda: world.leader() is not None)
     assert took < world.config.election_timeout / 2, (
-        "§5.2: the leader's process is gone, and the others wait for a timeout"
+        "CommitProgress: §5.2, the leader's process is gone, and the others wait for a timeout"
     )
 
 
@@ -401,7 +415,7 @@ def test_somebody_else_being_unreachable_starts_nothing() -> None:
     deadline = world.raft(2).next_deadline()
     world.act(2, lambda raft: raft.leader_unreachable(3, world.now))
     assert world.raft(2).next_deadline() == deadline and world.raft(2).leader_id == 1, (
-        "§5.2: another server that is gone starts an election"
+        "CommitProgress: §5.2, another server that is gone starts an election"
     )
 
 
@@ -413,7 +427,7 @@ def test_a_server_that_has_just_started_waits_a_heartbeat_and_not_a_timeout() ->
     world.act(1, lambda raft: raft.peers_reachable([2], world.now))
     heartbeat = world.config.heartbeat_interval
     assert world.now + heartbeat <= world.raft(1).next_deadline() <= world.now + 2 * heartbeat, (
-        "§5.2: a cluster that starts as a whole waits for a timeout"
+        "CommitProgress: §5.2, a cluster that starts as a whole waits for a timeout"
     )
 
 
@@ -423,7 +437,7 @@ def test_without_a_majority_in_reach_it_waits_as_ever() -> None:
     world.act(1, lambda raft: raft.peers_reachable([], world.now))
     world.act(1, lambda raft: raft.peers_reachable([9], world.now))
     assert world.raft(1).next_deadline() == deadline, (
-        "§5.2: a server without a majority in reach is in a hurry"
+        "CommitProgress: §5.2, a server without a majority in reach is in a hurry"
     )
 
 
@@ -441,7 +455,7 @@ def test_one_that_asked_in_vain_before_the_others_came_asks_again_soon() -> None
     assert world.raft(1).role is Role.PRE_CANDIDATE
     world.act(1, lambda raft: raft.peers_reachable([2, 3], world.now))
     assert world.raft(1).next_deadline() <= world.now + 2 * world.config.heartbeat_interval, (
-        "§5.2: a server that asked in vain waits for a timeout"
+        "CommitProgress: §5.2, a server that asked in vain waits for a timeout"
     )
 
 
@@ -450,7 +464,9 @@ def test_a_server_that_has_heard_a_leader_leaves_it_alone() -> None:
     world.elect(1)
     deadline = world.raft(2).next_deadline()
     world.act(2, lambda raft: raft.peers_reachable([1, 3], world.now))
-    assert world.raft(2).next_deadline() == deadline, "§4.2.3: a server that has heard a leader is in a hurry"
+    assert world.raft(2).next_deadline() == deadline, (
+        "CommitProgress: §4.2.3, a server that has heard a leader is in a hurry"
+    )
 
 
 # -------------------------------------------------------------------- leadership transfer, dissertation 3.10
@@ -461,24 +477,30 @@ def test_3_10_leadership_is_handed_over_without_a_timeout() -> None:
     world.elect(1)
     world.commit(1, b"a")
     assert world.act(1, lambda raft: raft.transfer_leadership(3, world.now)), (
-        "§3.10: a leader refuses to hand over"
+        "CommitProgress: §3.10, a leader refuses to hand over"
     )
     world.deliver_all()
-    assert world.leader() == 3 and world.raft(1).role is Role.FOLLOWER, "§3.10: the successor leads"
+    assert world.leader() == 3 and world.raft(1).role is Role.FOLLOWER, (
+        "CommitProgress: §3.10, the successor leads"
+    )
 
 
 def test_3_10_the_successor_is_brought_up_to_date_first_and_proposals_wait() -> None:
     world = three()
     world.elect(1)
-    assert world.propose(1, b"a") is not None, "§3.10: a leader takes proposals before it hands over"
+    assert world.propose(1, b"a") is not None, (
+        "CommitProgress: §3.10, a leader takes proposals before it hands over"
+    )
     world.packets.clear()  # lost
     assert world.act(1, lambda raft: raft.transfer_leadership(2, world.now))
-    assert world.propose(1, b"b") is None, "§3.10: a proposal is taken while the successor is to catch up"
+    assert world.propose(1, b"b") is None, (
+        "CommitProgress: §3.10, a proposal is taken while the successor is to catch up"
+    )
     assert not any(isinstance(packet.message, TimeoutNowRequest) for packet in world.packets), (
         "LeaderCompleteness: a successor is told to campaign that lacks an entry"
     )
     world.heartbeat(1)
-    assert world.leader() == 2, "§3.10: the successor leads"
+    assert world.leader() == 2, "CommitProgress: §3.10, the successor leads"
     assert world.hosts[2].applied == [(3, b"a")], (
         "StateMachineSafety: the successor lacks what was proposed before"
     )
@@ -493,7 +515,9 @@ def test_3_10_a_transfer_that_takes_too_long_is_given_up() -> None:
         world.now += 0.1
         world.act(1, lambda raft: raft.tick(world.now))
         world.deliver_all(only=lambda packet: not isinstance(packet.message, TimeoutNowRequest))
-    assert world.propose(1, b"a") is not None, "§3.10: a transfer that takes too long is not given up"
+    assert world.propose(1, b"a") is not None, (
+        "CommitProgress: §3.10, a transfer that takes too long is not given up"
+    )
 
 
 def test_3_10_a_transfer_ends_at_its_deadline_and_not_with_the_heartbeat_after_it() -> None:
@@ -507,7 +531,7 @@ def test_3_10_a_transfer_ends_at_its_deadline_and_not_with_the_heartbeat_after_i
         world.time_out(1)
         world.deliver_all(only=lambda packet: not isinstance(packet.message, TimeoutNowRequest))
     given_up = world.propose(1, b"a") is not None
-    assert given_up, "§3.10: proposals are refused after the transfer's deadline"
+    assert given_up, "CommitProgress: §3.10, proposals are refused after the transfer's deadline"
 
 
 def test_3_10_no_change_of_membership_begins_during_a_transfer() -> None:
@@ -517,20 +541,20 @@ def test_3_10_no_change_of_membership_begins_during_a_transfer() -> None:
     assert world.act(1, lambda raft: raft.transfer_leadership(2, world.now))
     world.packets.clear()
     change = world.act(1, lambda raft: raft.propose_membership(Membership((1, 2)), world.now))
-    assert change is None, "§3.10: a leader appends a membership while it hands over"
+    assert change is None, "ElectionSafety: §3.10, a leader appends a membership while it hands over"
 
 
 def test_3_10_only_voters_can_take_over_and_only_leaders_hand_over() -> None:
     world = three()
     world.elect(1)
     assert not world.act(1, lambda raft: raft.transfer_leadership(1, world.now)), (
-        "§3.10: a leader hands over to itself"
+        "CommitProgress: §3.10, a leader hands over to itself"
     )
     assert not world.act(1, lambda raft: raft.transfer_leadership(9, world.now)), (
-        "§3.10: a leader hands over to a stranger"
+        "CommitProgress: §3.10, a leader hands over to a stranger"
     )
     assert not world.act(2, lambda raft: raft.transfer_leadership(3, world.now)), (
-        "§3.10: a follower hands over"
+        "CommitProgress: §3.10, a follower hands over"
     )
 
 
@@ -539,5 +563,5 @@ def test_3_10_a_stranger_cannot_make_anybody_stand() -> None:
     world.elect(1)
     say(world, 3, 2, TimeoutNowRequest(term=2))
     assert world.raft(2).role is Role.FOLLOWER and world.raft(2).current_term == 2, (
-        "§3.10: a stranger makes a follower campaign"
+        "CommitProgress: §3.10, a stranger makes a follower campaign"
     )

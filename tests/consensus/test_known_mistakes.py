@@ -78,7 +78,7 @@ def test_votes_that_were_never_asked_for_do_not_elect_before_our_own_is_durable(
         "ElectionSafety: elected by a vote that a crash can take back"
     )
     world.hosts[1].sync()
-    assert world.raft(1).role is Role.LEADER, "§5.2: a majority elects"
+    assert world.raft(1).role is Role.LEADER, "CommitProgress: §5.2, a majority elects"
 
 
 def test_a_lone_voter_does_not_lead_by_a_vote_that_a_crash_can_take_back() -> None:
@@ -93,7 +93,7 @@ def test_a_lone_voter_does_not_lead_by_a_vote_that_a_crash_can_take_back() -> No
     assert raft.role is Role.CANDIDATE, "ElectionSafety: it leads by a vote that is not durable"
     assert (raft.current_term, raft.voted_for) == (6, 1), "ElectionSafety: term and vote are lost"
     world.hosts[1].sync()
-    assert world.raft(1).role is Role.LEADER, "§5.2: a majority elects"
+    assert world.raft(1).role is Role.LEADER, "CommitProgress: §5.2, a majority elects"
 
 
 def test_a_newer_term_is_durable_before_an_acknowledgement_in_it_leaves() -> None:
@@ -161,7 +161,9 @@ def test_a_candidate_that_meets_a_leader_of_its_term_keeps_its_own_vote() -> Non
         "ElectionSafety: a candidate does not vote for itself"
     )
     say(world, 3, 1, heartbeat(term=2))
-    assert world.raft(1).role is Role.FOLLOWER, "§5.1: a newer term makes a candidate a follower"
+    assert world.raft(1).role is Role.FOLLOWER, (
+        "ElectionSafety: §5.1, a newer term makes a candidate a follower"
+    )
     assert say(world, 2, 1, vote(2)) == [RequestVoteResponse(term=2, granted=False)], (
         "ElectionSafety: two votes in one term"
     )
@@ -178,7 +180,7 @@ def test_votes_are_collected_not_counted() -> None:
         say(world, 2, 1, RequestVoteResponse(term=2, granted=True))
     assert world.raft(1).role is Role.CANDIDATE, "ElectionSafety: one voter elects a leader by itself"
     say(world, 3, 1, RequestVoteResponse(term=2, granted=True))
-    assert world.raft(1).role is Role.LEADER, "§5.2: a majority elects"
+    assert world.raft(1).role is Role.LEADER, "CommitProgress: §5.2, a majority elects"
 
 
 def test_the_vote_of_a_stranger_counts_for_nothing() -> None:
@@ -193,11 +195,13 @@ def test_an_election_is_lost_when_those_who_are_left_are_no_majority() -> None:
     refused.begin(0.0)
     for stranger in (7, 8, 9):
         refused.collect(stranger, False)
-    assert not refused.lost(Membership((1, 2, 3, 4))), "§5.2: refusals of strangers count for nothing"
+    assert not refused.lost(Membership((1, 2, 3, 4))), (
+        "CommitProgress: §5.2, refusals of strangers count for nothing"
+    )
     refused.collect(2, False)
-    assert not refused.lost(Membership((1, 2, 3, 4))), "§5.2: three of four are left"
+    assert not refused.lost(Membership((1, 2, 3, 4))), "CommitProgress: §5.2, three of four are left"
     refused.collect(3, False)
-    assert refused.lost(Membership((1, 2, 3, 4))), "§5.2: two of four are no majority"
+    assert refused.lost(Membership((1, 2, 3, 4))), "CommitProgress: §5.2, two of four are no majority"
 
 
 def test_an_answer_of_an_earlier_election_elects_nobody() -> None:

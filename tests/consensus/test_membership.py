@@ -35,11 +35,11 @@ def test_6_a_server_of_no_cluster_is_passive() -> None:
     world = led()
     raft = world.raft(4)
     assert (raft.role, raft.is_passive, raft.next_deadline()) == (Role.LEARNER, True, float("inf")), (
-        "§6: a server of no cluster is not passive"
+        "LeaderCompleteness: §6, a server of no cluster is not passive"
     )
     world.now += 100.0
     world.act(4, lambda raft: raft.tick(world.now))
-    assert not world.packets, "§6: a server of no cluster campaigns"
+    assert not world.packets, "LeaderCompleteness: §6, a server of no cluster campaigns"
 
 
 def test_6_a_new_server_listens_without_voting_and_is_promoted_when_it_has_caught_up() -> None:
@@ -48,12 +48,14 @@ def test_6_a_new_server_listens_without_voting_and_is_promoted_when_it_has_caugh
     assert change(world, 1, (1, 2, 3), (4,)) is not None
     settle(world, 1)
     assert world.raft(4).role is Role.LEARNER and world.hosts[4].applied == world.hosts[1].applied, (
-        "§6: a new server votes before it is promoted, or has not caught up"
+        "ElectionSafety: §6, a new server votes before it is promoted, or has not caught up"
     )
     assert change(world, 1, (1, 2, 3, 4)) is not None
     settle(world, 1)
-    assert world.raft(4).role is Role.FOLLOWER, "§6: a server that was promoted is no voter"
-    assert world.raft(4).next_deadline() < float("inf"), "§6: a server that was promoted has no timer"
+    assert world.raft(4).role is Role.FOLLOWER, "CommitProgress: §6, a server that was promoted is no voter"
+    assert world.raft(4).next_deadline() < float("inf"), (
+        "CommitProgress: §6, a server that was promoted has no timer"
+    )
 
 
 def test_6_learners_count_in_no_majority() -> None:
@@ -79,7 +81,7 @@ def test_4_2_1_a_server_that_has_not_caught_up_does_not_become_a_voter() -> None
     )
     settle(world, 1)
     assert change(world, 1, (1, 2, 3, 4)) is not None, (
-        "§4.2.1: a server that has caught up does not become a voter"
+        "CommitProgress: §4.2.1, a server that has caught up does not become a voter"
     )
 
 
@@ -97,17 +99,17 @@ def test_4_2_1_what_a_server_lacks_fits_into_one_request_before_it_becomes_a_vot
     )
     settle(world, 1)
     assert change(world, 1, (1, 2, 3, 4)) is not None, (
-        "§4.2.1: a server that has caught up does not become a voter"
+        "CommitProgress: §4.2.1, a server that has caught up does not become a voter"
     )
 
 
 def test_6_a_membership_is_in_force_when_appended() -> None:
     world = led(voters=2, passive=())
     world.crash(2)
-    assert change(world, 1, (1,)) is not None, "§6: a change is refused that may be made"
+    assert change(world, 1, (1,)) is not None, "CommitProgress: §6, a change is refused that may be made"
     world.deliver_all()
     assert world.raft(1).membership == Membership((1,)), (
-        "§6: a membership waits for its commit to be in force"
+        "ElectionSafety: §6, a membership waits for its commit to be in force"
     )
     assert world.raft(1).commit_index == world.raft(1).log.last_index, (
         "CommitProgress: the majority of one is enough now"
@@ -123,7 +125,7 @@ def test_6_a_membership_that_is_truncated_is_not_in_force_any_more() -> None:
     world.commit(2, b"a")
     world.start(1)
     assert world.raft(1).membership.learners == (4,), (
-        "§6: a membership that was appended is forgotten by a restart"
+        "ElectionSafety: §6, a membership that was appended is forgotten by a restart"
     )
     settle(world, 2)
     assert world.raft(1).membership == Membership((1, 2, 3)), (
@@ -149,7 +151,7 @@ def test_4_1_no_second_change_before_the_first_has_committed() -> None:
     )
     world.deliver_all()
     assert change(world, 1, (1, 2, 3), (4, 5)) is not None, (
-        "§4.1: a change is refused although the one before it has committed"
+        "CommitProgress: §4.1, a change is refused although the one before it has committed"
     )
 
 
@@ -167,7 +169,7 @@ def test_4_1_no_change_before_an_entry_of_the_leaders_own_term_has_committed() -
     )
     settle(world, 2)
     assert change(world, 2, (1, 2, 3), (4,)) is not None, (
-        "§4.1: a change is refused although an entry of the own term has committed"
+        "CommitProgress: §4.1, a change is refused although an entry of the own term has committed"
     )
 
 
@@ -182,14 +184,22 @@ def test_4_2_2_a_leader_that_loses_its_vote_leads_until_that_has_committed_and_h
     world = led(passive=())
     assert change(world, 1, (2, 3), learners) is not None
     leads = world.raft(1).role is Role.LEADER and world.propose(1, b"a") is not None
-    assert leads, "§4.2.2: the leader steps down before the change that costs its vote has committed"
+    assert leads, (
+        "CommitProgress: §4.2.2, the leader steps down before the change that costs its vote has committed"
+    )
     world.deliver_all()
-    assert world.raft(1).role is Role.LEARNER, "§4.2.2: a leader without a vote leads on after the commit"
-    assert world.leader() in (2, 3), "§4.2.2: it does not ask the best of the others to stand at once"
+    assert world.raft(1).role is Role.LEARNER, (
+        "CommittedNeverLost: §4.2.2, a leader without a vote leads on after the commit"
+    )
+    assert world.leader() in (2, 3), (
+        "CommitProgress: §4.2.2, it does not ask the best of the others to stand at once"
+    )
     assert world.raft(2).membership == Membership((2, 3), learners)
     world.commit(world.leader() or 0, b"b")
     heard = [data for _, data in world.hosts[1].applied]
-    assert (heard == [b"a", b"b"]) is (learners == DEMOTED), "§4.2.1: a learner receives what is committed"
+    assert (heard == [b"a", b"b"]) is (learners == DEMOTED), (
+        "CommitProgress: §4.2.1, a learner receives what is committed"
+    )
 
 
 @pytest.mark.parametrize("behind", [2, 5])
@@ -199,7 +209,9 @@ def test_4_2_2_a_leader_that_loses_its_vote_names_the_most_complete_of_the_other
     world.commit(1, b"a")
     change(world, 1, tuple(range(2, 6)))
     world.deliver_all(only=lambda packet: behind not in (packet.sender, packet.to))
-    assert world.leader() not in (1, behind, None), "§4.2.2: the successor that it names cannot win"
+    assert world.leader() not in (1, behind, None), (
+        "CommitProgress: §4.2.2, the successor that it names cannot win"
+    )
 
 
 @pytest.mark.parametrize("learners", [REMOVED, DEMOTED])
@@ -209,8 +221,10 @@ def test_4_2_2_a_leader_that_loses_its_vote_does_not_count_itself(learners: tupl
     index = change(world, 1, (2, 3), learners)
     world.deliver_all(only=lambda packet: 3 not in (packet.sender, packet.to))
     counts = world.raft(1).commit_index >= (index or 0) > 0
-    assert world.raft(2).log.last_index == index, "§4.2.2: the entry does not reach the other server"
-    assert not counts, "§4.2.2: a leader without a vote counts itself"
+    assert world.raft(2).log.last_index == index, (
+        "CommitProgress: §4.2.2, the entry does not reach the other server"
+    )
+    assert not counts, "CommittedNeverLost: §4.2.2, a leader without a vote counts itself"
 
 
 @pytest.mark.parametrize("learners", [REMOVED, DEMOTED])
@@ -221,7 +235,9 @@ def test_4_2_2_a_leader_that_loses_its_vote_confirms_no_read_by_itself(learners:
     world.packets.clear()
     world.act(1, lambda raft: raft.read_index(7, world.now))
     world.deliver_all(only=lambda packet: 3 not in (packet.sender, packet.to))
-    assert not world.hosts[1].reads, "§6.4: a read is confirmed by a leader without a vote, and one voter"
+    assert not world.hosts[1].reads, (
+        "ReadIndex: §6.4, a read is confirmed by a leader without a vote, and one voter"
+    )
 
 
 @pytest.mark.parametrize("learners", [REMOVED, DEMOTED])
@@ -232,9 +248,11 @@ def test_4_2_2_a_leader_whose_change_is_lost_has_its_vote_back(learners: tuple[i
     world.packets.clear()
     world.elect(2)
     assert world.raft(1).membership == Membership((1, 2, 3)), "LogMatching: a change stays that was truncated"
-    assert world.raft(1).role is Role.FOLLOWER, "§4.2.2: a voter whose removal was lost cannot campaign"
+    assert world.raft(1).role is Role.FOLLOWER, (
+        "CommitProgress: §4.2.2, a voter whose removal was lost cannot campaign"
+    )
     world.elect(1)
-    assert world.leader() == 1, "§4.2.2: no server leads"
+    assert world.leader() == 1, "CommitProgress: §4.2.2, no server leads"
 
 
 @pytest.mark.parametrize("learners", [REMOVED, DEMOTED])
@@ -247,8 +265,12 @@ def test_6_2_a_leader_without_a_vote_steps_down_if_no_majority_of_the_voters_ans
     world.crash(2)
     for _ in range(12):
         world.heartbeat(1)
-    assert world.raft(1).role is not Role.LEADER, "§6.2: a leader whose only voter is silent leads on"
-    assert world.raft(1).is_electable, "§4.2.2: it cannot commit the change that costs its vote"
+    assert world.raft(1).role is not Role.LEADER, (
+        "CommitProgress: §6.2, a leader whose only voter is silent leads on"
+    )
+    assert world.raft(1).is_electable, (
+        "CommitProgress: §4.2.2, it cannot commit the change that costs its vote"
+    )
 
 
 def test_4_2_2_only_the_removed_server_can_commit_its_removal() -> None:
@@ -258,11 +280,11 @@ def test_4_2_2_only_the_removed_server_can_commit_its_removal() -> None:
     world.packets.clear()
     world.restart(1)
     assert world.raft(1).role is Role.FOLLOWER and 1 not in world.raft(1).membership.voters, (
-        "§4.2.2: a follower does not take a membership without it"
+        "CommitProgress: §4.2.2, a follower does not take a membership without it"
     )
     world.elect(1)
-    assert world.raft(1).role is Role.LEARNER, "§4.2.2: a removed server still has a timer"
-    assert world.leader() == 2, "§4.2.2: no server leads"
+    assert world.raft(1).role is Role.LEARNER, "ElectionSafety: §4.2.2, a removed server still has a timer"
+    assert world.leader() == 2, "CommitProgress: §4.2.2, no server leads"
 
 
 def test_4_2_3_a_removed_follower_disturbs_nobody() -> None:
@@ -281,7 +303,7 @@ def test_4_2_3_a_removed_follower_disturbs_nobody() -> None:
     term = world.raft(leader).current_term
     world.run(20.0)
     assert (world.leader(), world.raft(leader).current_term) == (leader, term), (
-        "§4.2.3: a removed server deposes a leader"
+        "CommitProgress: §4.2.3, a removed server deposes a leader"
     )
 
 
@@ -290,18 +312,20 @@ def test_a_removed_follower_is_told() -> None:
     change(world, 1, (1, 2))
     world.deliver_all()
     told = world.raft(3).membership == Membership((1, 2)) and world.raft(3).role is Role.LEARNER
-    assert told, "§4.2.2: a removed server is not told that its removal has committed"
-    assert 3 not in world.raft(1).progress, "§4.2.2: a removed server is sent what follows its removal"
+    assert told, "CommitProgress: §4.2.2, a removed server is not told that its removal has committed"
+    assert 3 not in world.raft(1).progress, (
+        "ElectionSafety: §4.2.2, a removed server is sent what follows its removal"
+    )
 
 
 def test_a_voter_can_become_a_learner_and_come_back() -> None:
     world = led(passive=())
     change(world, 1, (1, 2), (3,))
     settle(world, 1)
-    assert world.raft(3).role is Role.LEARNER, "§6: a demoted voter votes"
+    assert world.raft(3).role is Role.LEARNER, "ElectionSafety: §6, a demoted voter votes"
     change(world, 1, (1, 2, 3))
     settle(world, 1)
-    assert world.raft(3).role is Role.FOLLOWER, "§6: a promoted learner does not vote"
+    assert world.raft(3).role is Role.FOLLOWER, "CommitProgress: §6, a promoted learner does not vote"
 
 
 def test_a_cluster_grows_from_one_to_five() -> None:
@@ -315,9 +339,9 @@ def test_a_cluster_grows_from_one_to_five() -> None:
         assert change(world, 1, (*voters, newcomer)) is not None
         settle(world, 1)
     assert {host.raft.role for host in world.hosts.values()} == {Role.LEADER, Role.FOLLOWER}, (
-        "§6: a member is left out"
+        "ElectionSafety: §6, a member is left out"
     )
     world.crash(1)
     world.crash(2)
     world.elect(4)
-    assert world.leader() == 4, "§6: a new member cannot lead"
+    assert world.leader() == 4, "CommitProgress: §6, a new member cannot lead"

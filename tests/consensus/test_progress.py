@@ -26,6 +26,16 @@ def test_match_index_increases_monotonically():
     progress = Progress(next_index=4)
     progress.accepted(prev_log_index=3, match_index=9)
     progress.accepted(prev_log_index=3, match_index=5)
-    assert progress.match_index == 9, "Figure 2: match_index increases monotonically"
+    assert progress.match_index == 9, "CommittedNeverLost: match_index increases monotonically"
     progress.probe_from(6)
     assert progress.next_index == 10, "LogMatching: what was acknowledged is asked for again"
+
+
+def test_a_late_acknowledgement_of_all_that_was_asked_for_ends_the_probe():
+    """It is the answer to a request from before the probe, and says as much as the probe's own would."""
+    progress = Progress(next_index=9)
+    progress.probe_from(5)
+    progress.accepted(prev_log_index=2, match_index=4)
+    assert progress.state is ProgressState.REPLICATE, (
+        "CommitProgress: a follower is probed at a place that it has acknowledged"
+    )

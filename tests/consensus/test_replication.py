@@ -95,7 +95,7 @@ def test_5_3_a_refusal_names_the_first_entry_of_the_conflicting_term() -> None:
     (answer,) = say(world, 2, 1, append(3, prev=(5, 3), entries=[(6, 3)]))
     assert isinstance(answer, AppendEntriesResponse)
     assert (answer.success, answer.conflict_term, answer.conflict_index) == (False, 2, 3), (
-        "§5.3: a refusal does not name where the conflict begins"
+        "LogMatching: §5.3, a refusal does not name where the conflict begins"
     )
 
 
@@ -120,7 +120,7 @@ def test_5_3_one_round_trip_per_conflicting_term(conflicting_terms: int, most: i
     assert world.leader() == 1 and world.log_terms(3) == world.log_terms(1), (
         "LogMatching: the follower's log is another one"
     )
-    assert refusals <= most, "§5.3: more than one round trip for each term"
+    assert refusals <= most, "CommitProgress: §5.3, more than one round trip for each term"
 
 
 def test_5_3_a_leader_never_changes_its_own_log() -> None:
@@ -140,9 +140,9 @@ def test_5_3_followers_learn_of_a_commit_without_waiting_for_a_heartbeat() -> No
     world.elect(1)
     now = world.now
     world.commit(1, b"a")
-    assert world.now == now, "§5.3: time passes until a commit is known"
+    assert world.now == now, "CommitProgress: §5.3, time passes until a commit is known"
     assert {host.applied_index for host in world.hosts.values()} == {3}, (
-        "§5.3: a follower waits for a heartbeat to learn of a commit"
+        "CommitProgress: §5.3, a follower waits for a heartbeat to learn of a commit"
     )
 
 
@@ -168,7 +168,7 @@ def test_5_4_2_an_older_entry_commits_only_below_one_of_the_leaders_own_term() -
         world.act(1, lambda raft: raft.tick(world.now))
         world.deliver_all(only=lambda packet: not getattr(packet.message, "entries", ()))
     assert world.raft(1).role is Role.LEADER and world.raft(1).progress[2].match_index >= 3, (
-        "§5.4.2: no leader, or nothing to commit"
+        "CommitProgress: §5.4.2, no leader, or nothing to commit"
     )
     assert world.raft(1).commit_index == 0, "CommittedNeverLost: an entry of an older term commits by itself"
     world.heartbeat(1)
@@ -184,7 +184,7 @@ def test_5_5_requests_may_come_again() -> None:
     world = three()
     request = append(2, prev=(1, 1), entries=[(2, 2), (3, 2)], commit=3)
     assert say(world, 2, 1, request) == say(world, 2, 1, request), (
-        "§5.5: a repeated request is answered otherwise"
+        "LogMatching: §5.5, a repeated request is answered otherwise"
     )
     assert world.log_terms(1) == [2, 2] and len(world.hosts[1].applied) == 2, (
         "StateMachineSafety: a repeated request is applied twice"
@@ -223,13 +223,15 @@ def test_10_2_2_requests_go_out_ahead_of_answers_within_the_byte_budget() -> Non
         world.propose(1, b"x" * 18)  # 50 bytes each: two a request, three requests under way
     sent = [packet.message for packet in world.packets if packet.to == 2]
     entries = sum(len(m.entries) for m in sent if isinstance(m, AppendEntriesRequest))
-    assert 6 <= entries <= 8, "§10.2.2: more or less is under way than the budget allows"
+    assert 6 <= entries <= 8, "CommitProgress: §10.2.2, more or less is under way than the budget allows"
     assert world.raft(1).progress[2].inflight_bytes <= 300 + 100, (
-        "§10.2.2: more is under way than the budget allows"
+        "CommitProgress: §10.2.2, more is under way than the budget allows"
     )
     world.deliver_all()
     assert world.hosts[2].applied_index == 22, "CommitProgress: what waited for the budget is never sent"
-    assert world.raft(1).progress[2].inflight_bytes == 0, "§10.2.2: what is acknowledged counts as under way"
+    assert world.raft(1).progress[2].inflight_bytes == 0, (
+        "CommitProgress: §10.2.2, what is acknowledged counts as under way"
+    )
 
 
 def test_10_2_1_a_leader_sends_before_it_wrote_and_counts_itself_afterwards() -> None:
@@ -238,7 +240,7 @@ def test_10_2_1_a_leader_sends_before_it_wrote_and_counts_itself_afterwards() ->
     world.auto_sync = False
     index = world.propose(1, b"a")
     assert {p.to for p in world.packets if isinstance(p.message, AppendEntriesRequest)} == {2, 3}, (
-        "§10.2.1: a leader writes before it sends"
+        "CommitProgress: §10.2.1, a leader writes before it sends"
     )
     world.receive(next(i for i, packet in enumerate(world.packets) if packet.to == 2))
     world.hosts[2].sync()
@@ -247,7 +249,9 @@ def test_10_2_1_a_leader_sends_before_it_wrote_and_counts_itself_afterwards() ->
         "CommittedNeverLost: one durable copy of three is no majority"
     )
     world.hosts[1].sync()
-    assert world.raft(1).commit_index == index, "§10.2.1: a leader does not count its own durable copy"
+    assert world.raft(1).commit_index == index, (
+        "CommitProgress: §10.2.1, a leader does not count its own durable copy"
+    )
 
 
 def test_10_2_1_two_followers_commit_an_entry_that_the_leader_has_not_written() -> None:
@@ -260,7 +264,7 @@ def test_10_2_1_two_followers_commit_an_entry_that_the_leader_has_not_written() 
         world.hosts[follower].sync()
     world.deliver_all(only=lambda packet: packet.to == 1)
     assert world.raft(1).commit_index == index, (
-        "§10.2.1: a leader waits for its own disk though a majority has it"
+        "CommitProgress: §10.2.1, a leader waits for its own disk though a majority has it"
     )
 
 
@@ -276,7 +280,7 @@ def test_a_slow_disk_does_not_look_like_a_dead_server() -> None:
         world.act(1, lambda raft: raft.tick(world.now))
         world.deliver_all(only=lambda packet: {packet.sender, packet.to} == {1, 2})
     assert world.raft(1).role is Role.LEADER and world.raft(1).last_contact > contact + 2, (
-        "§6.2: a server with a slow disk counts as silent"
+        "CommitProgress: §6.2, a server with a slow disk counts as silent"
     )
     assert world.raft(1).progress[2].match_index == 2, (
         "CommittedNeverLost: but nothing unwritten was acknowledged"
@@ -289,7 +293,7 @@ def test_proposals_are_refused_while_too_much_is_uncommitted() -> None:
     world.found([1, 2, 3])
     world.elect(1)
     taken = [world.propose(1, b"x" * 60) is not None for _ in range(4)]
-    assert taken == [True, True, False, False], "§10.2.2: more is uncommitted than may be"
+    assert taken == [True, True, False, False], "CommitProgress: §10.2.2, more is uncommitted than may be"
     world.deliver_all()
     assert world.propose(1, b"x" * 60) is not None, (
         "CommitProgress: refused although everything has committed"
@@ -319,7 +323,9 @@ def test_an_idle_server_has_nothing_to_do_between_heartbeats() -> None:
     world.elect(1)
     for server in (1, 2, 3):
         world.act(server, lambda raft: raft.tick(world.now))
-        assert not world.raft(server).has_ready(), "§5.2: a server at rest has something to do"
+        assert not world.raft(server).has_ready(), (
+            "CommitProgress: §5.2, a server at rest has something to do"
+        )
         assert world.raft(server).next_deadline() > world.now, (
-            "§5.2: a host that waits for the next deadline spins"
+            "CommitProgress: §5.2, a host that waits for the next deadline spins"
         )

@@ -85,7 +85,7 @@ def test_7_who_is_too_far_behind_gets_the_snapshot_in_pieces() -> None:
     assert world.hosts[3].applied == world.hosts[1].applied, (
         "StateMachineSafety: the snapshot is not what the leader has applied"
     )
-    assert pieces >= 5, "§7: a snapshot that is larger than a piece goes out in one"
+    assert pieces >= 5, "CommitProgress: §7, a snapshot that is larger than a piece goes out in one"
     world.commit(1, b"after")
     assert world.hosts[3].applied[-1][1] == b"after", "CommitProgress: nothing follows a snapshot"
 
@@ -167,7 +167,7 @@ def test_7_an_answer_about_an_earlier_snapshot_says_nothing_about_the_one_under_
         world.act(1, lambda raft: raft.tick(world.now))
         world.deliver_all(only=keep)
     early = answers[-1]
-    assert early.installed, "§7: the snapshot is installed"
+    assert early.installed, "CommitProgress: §7, the snapshot is installed"
     world.crash(3)
     world.commit(1, *(b"later %d" % number for number in range(10)))
     world.hosts[1].compact()
@@ -210,7 +210,7 @@ def test_7_what_follows_a_checkpoint_is_in_the_journal_behind_it() -> None:
     world.propose(1, b"c")
     world.hosts[1].compact()
     world.hosts[1].sync()
-    assert world.raft(1).log.snapshot_index == 4, "§7: the leader has compacted"
+    assert world.raft(1).log.snapshot_index == 4, "CommitProgress: §7, the leader has compacted"
     log = world.restart(1).raft.log
     assert (log.snapshot_index, log.last_index) == (4, 5), (
         "CommittedNeverLost: a durable entry went with what the checkpoint replaced"
@@ -256,7 +256,7 @@ def test_7_a_snapshot_of_less_than_is_committed_is_only_acknowledged() -> None:
     before = world.log_terms(2)
     (answer,) = say(world, 1, 2, piece(0, b"\x90", 1, index=2, term=2))
     assert isinstance(answer, InstallSnapshotResponse) and answer.installed, (
-        "§7: a late snapshot is not acknowledged"
+        "CommitProgress: §7, a late snapshot is not acknowledged"
     )
     assert world.log_terms(2) == before and len(world.hosts[2].applied) == 2, (
         "CommittedNeverLost: a late snapshot takes back what is committed"
@@ -282,7 +282,7 @@ def test_7_a_snapshot_is_acknowledged_only_when_it_is_durable() -> None:
     assert world.packets == [], "CommittedNeverLost: a snapshot is acknowledged before it is durable"
     world.hosts[1].sync()
     assert [type(packet.message) for packet in world.packets] == [InstallSnapshotResponse], (
-        "§7: a durable snapshot is not acknowledged"
+        "CommitProgress: §7, a durable snapshot is not acknowledged"
     )
 
 
@@ -293,8 +293,10 @@ def test_8_a_new_leader_commits_a_no_op_first() -> None:
     world = three()
     world.elect(1)
     noop = world.raft(1).log.entry(2)
-    assert (noop.kind, noop.term) == (EntryKind.NOOP, 2), "§8: a new leader's first entry is no no-op"
-    assert world.raft(1).commit_index == 2, "§8: the no-op does not commit"
+    assert (noop.kind, noop.term) == (EntryKind.NOOP, 2), (
+        "LeaderCompleteness: §8, a new leader's first entry is no no-op"
+    )
+    assert world.raft(1).commit_index == 2, "CommitProgress: §8, the no-op does not commit"
 
 
 def test_8_a_read_is_confirmed_by_a_majority_and_sees_what_was_committed() -> None:
@@ -357,7 +359,7 @@ def test_8_a_rejection_of_an_older_term_confirms_no_round_of_the_term_that_it_na
     world.elect(1)
     rejections = say(world, 1, 2, request.message)
     assert [rejection.term for rejection in rejections] == [world.raft(1).current_term], (
-        "§5.1: a request of an older term is not rejected"
+        "ElectionSafety: §5.1, a request of an older term is not rejected"
     )
     contact = world.raft(1).last_contact
     while not any(
@@ -383,7 +385,7 @@ def test_8_a_leader_that_was_replaced_confirms_no_read() -> None:
     world.deliver_all(only=lambda packet: not cut & {packet.sender, packet.to})
     world.propose(2, b"b")
     world.deliver_all(only=lambda packet: not cut & {packet.sender, packet.to})
-    assert world.hosts[2].applied[-1][1] == b"b", "§5.2: the other two go on"
+    assert world.hosts[2].applied[-1][1] == b"b", "CommitProgress: §5.2, the other two go on"
     world.act(1, lambda raft: raft.read_index(1, world.now))
     world.deliver_all()
     assert world.hosts[1].reads == [], "ReadIndex: a leader that was replaced confirms a read"

@@ -117,7 +117,7 @@ def test_large_copy_is_summed_in_pieces_and_whoever_asked_meanwhile_shares_the_w
     expected = Checksum().extend(batch(*(f"{number}" for number in range(50))))
     assert [summary.checksum for summary in said] == [expected] * 3, "SealedStable"
     again.copies.when_summed(again.copy, 50, said.append)
-    assert len(said) == 4, "what is known is said at once"
+    assert len(said) == 4, "SealedStable: what is known is said at once"
 
 
 def test_a_checksum_that_is_asked_for_while_another_one_is_read_is_of_its_own_entries(
@@ -243,7 +243,7 @@ def test_damaged_copy_answers_a_fence_with_what_can_be_read_and_is_not_sure():
     (reply,) = again.answers()
     assert (reply.length, reply.sure) == (1, False), "AckedDurable: damaged, and sure"
     assert reply.checksum == Checksum().extend(Batch.of([b"a"])), "SealedStable"
-    assert KEY in again.copies.damaged, "so that it is made anew once the segment is sealed"
+    assert KEY in again.copies.damaged, "ReplicasKept: so that it is made anew once the segment is sealed"
 
 
 # --- unsure copies ---
@@ -334,7 +334,7 @@ def test_a_copy_that_is_dropped_leaves_no_shadow_behind(adopted: bool):
         disk.sync()
         if adopted and disk.copies.get(KEY).name == "t/1":
             disk.copies.adopt(shadow)
-    assert len(disk.data_memory.topics()) == 2, "a copy, and what is made beside it"
+    assert len(disk.data_memory.topics()) == 2, "SpaceIsGivenBack: a copy, and what is made beside it"
     assert disk.copies.drop(KEY)
     assert disk.data_memory.topics() == [], "SpaceIsGivenBack: a dropped copy leaves its shadow behind"
 

@@ -185,7 +185,9 @@ def test_recovery_begins_again_for_lack_of_progress_and_not_for_lack_of_speed():
     for length in (2, 3, 4, 5, 6):
         bench.tick(0.8)
         bench.copied(2, length)
-    assert 2 not in [to for to, _ in bench.sent(m.Fence)], "node 2 is asked anew though its copy grows"
+    assert 2 not in [to for to, _ in bench.sent(m.Fence)], (
+        "FailoverProgress: node 2 is asked anew though its copy grows"
+    )
     bench.copied(2, 6)  # says nothing new
     bench.tick(0.8)
     bench.copied(2, 6)

@@ -43,7 +43,9 @@ def test_what_comes_again_is_answered_once_it_is_acknowledged_and_not_appended()
     assert sorted(bench.answers()) == [(n, 2, 2, False, "") for n in (1, 2, 3)], "EveryPubAnswered"
     pub(bench, "x", 2, "c")
     bench.flush()
-    assert bench.answers() == [(4, 1, 1, False, "")], "acknowledged already: nothing to wait for"
+    assert bench.answers() == [(4, 1, 1, False, "")], (
+        "EveryPubAnswered: acknowledged already: nothing to wait for"
+    )
     assert bench.writer.producers.since == {"x": LastNumber(2, 0)}, "NumbersWithoutGap"
     assert bench.writer.producers.repetitions.entries == 4
 

@@ -101,7 +101,7 @@ def test_a_node_that_answers_for_others_is_busy_and_not_asked_again():
     assert len(bench.asked(1.0, [1, 2, 3])) == 200, "ReplicasKept: others are asked than may be under way"
     for segment in range(1, 200):
         bench.record(segment, 1)
-        assert bench.asked(0.4, [1, 2, 3]) == set(), "all the others wait in its queue"
+        assert bench.asked(0.4, [1, 2, 3]) == set(), "ReplicasKept: all the others wait in its queue"
     assert bench.asked(1.0, [1, 2, 3]) == {200}, "ReplicasKept: now it is silent"
 
 
@@ -468,7 +468,7 @@ def test_new_copy_is_verified_once_however_long_other_checksums_take(monkeypatch
     assert world.ask(1, protocol.Fetch("t", 1, 2)) == [b"OK 3 c"], "DeliveredIsPrefix"
     world.until(lambda: world.nodes[1].copies.summing)
     world.run(2.0)
-    assert len(world.nodes[1].copies._sums) == 1, "begun anew with every tick"
+    assert len(world.nodes[1].copies._sums) == 1, "ReplicasKept: begun anew with every tick"
     monkeypatch.undo()
     world.until(lambda: not world.nodes[1].copies.damaged)
 

@@ -490,9 +490,9 @@ def test_window_bounds_what_is_on_its_way_to_one_replica():
         bench.reply(2, bench.writer.copy.length)
     on_the_way = [frame for frame in bench.sent()[0] if frame[0] == 3]
     assert sum(frame.batch.size for _, frame in on_the_way) <= 100, (
-        "more than its window is on the way to one"
+        "AckedDurable: more than its window is on the way to one"
     )
-    assert bench.writer.commit_index == 10, "one slow replica holds nobody up"
+    assert bench.writer.commit_index == 10, "EveryPubAnswered: one slow replica holds nobody up"
     bench.reply(3, 3)
     assert 1 <= sum(frame.batch.count for to, frame in bench.sent()[0] if to == 3) <= 4
 
