@@ -60,7 +60,8 @@ def compare(path: Path, transcript: Transcript, request: pytest.FixtureRequest) 
     if request.config.getoption("--rewrite-transcripts"):
         path.write_text(played, encoding="utf-8")
     else:
-        assert played == text, "explain the difference, then pytest --rewrite-transcripts"
+        about = ", ".join(sorted(shown(path)))
+        assert played == text, f"{about}: explain the difference, then pytest --rewrite-transcripts"
 
 
 def opening(path: Path) -> str:

@@ -200,6 +200,30 @@ def test_forwards_that_came_early_give_their_room_back():
     assert early.bytes == 0, "EveryPubAnswered: what waits for its segment counts for good"
 
 
+def test_forwards_that_came_early_are_dropped_once_the_first_of_their_topic_is_too_old():
+    """They are taken in order or not at all, so those behind it would wait for nothing."""
+    early = EarlyForwards(max_bytes=100)
+    for request, deadline in ((1, 5.0), (2, 9.0)):
+        message = m.Forward(request=request, topic="t", segment=2, batch=batch("x"))
+        early.add(Early(1, message, deadline))
+    early.expire(4.9)
+    assert early.bytes, "EveryPubAnswered: dropped before its time"
+    early.expire(5.0)
+    assert not early and not early.bytes, "SeqOrder: what came behind is taken without what came first"
+
+
+def test_a_recovery_outlives_a_change_of_its_topic_and_ends_with_its_segment():
+    world = three()
+    world.register("t")
+    leader = world.topic("t").open.leader
+    lives = world.nodes[leader % 3 + 1].lifecycle
+    world.lose = lambda sender, to, message: isinstance(message, m.Fence)
+    lives.recover("t", 1, world.now)
+    assert world.ask(leader, protocol.Configure("t", {"segment_entries": 9})) == [OK]
+    world.run(0.2)
+    assert ("t", 1) in lives.recoveries, "FailoverProgress: a change of settings ends a recovery"
+
+
 def test_what_waits_at_a_writer_goes_back_when_another_node_has_ended_its_segment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

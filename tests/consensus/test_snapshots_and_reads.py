@@ -110,6 +110,29 @@ def test_7_a_lost_piece_is_sent_again() -> None:
     )
 
 
+def test_7_a_piece_under_way_is_sent_again_after_an_election_timeout_and_not_before() -> None:
+    """Pieces are large: one that is only slow must not be sent with every heartbeat."""
+    world, sent = behind(), list[float]()
+
+    def note(sender: int, to: int, message: object) -> None:
+        if isinstance(message, InstallSnapshotRequest):
+            sent.append(world.now)
+
+    world.watch = note
+    world.now += 0.1
+    world.act(1, lambda raft: raft.tick(world.now))
+    while not sent:
+        world.receive()
+    for _ in range(20):
+        world.now += 0.1
+        world.act(1, lambda raft: raft.tick(world.now))
+        world.deliver_all(only=lambda packet: 3 not in (packet.sender, packet.to))
+    begun, again = sent[:2]
+    assert len(sent) == 2 and again > begun + CHUNKED.election_timeout, (
+        "CommitProgress: a piece that is on its way is sent again and again, or one that is lost is not"
+    )
+
+
 def test_7_a_follower_that_crashes_in_the_middle_starts_over() -> None:
     world = behind()
     world.now += 0.1

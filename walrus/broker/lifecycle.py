@@ -620,12 +620,12 @@ class Lifecycle:
         self.recoveries.failovers.check_invariants()
         for topic, writer in self.writers.items():
             writer.check_invariants()
+            current, _ = self._metadata.open_segment(topic) or (0, None)
             assert writer.segment.leader == self._config.node_id, "SingleWriter"
-            assert writer.number == self._metadata.topics[topic].current, (
-                "NoWritesPastOpen: a writer of a segment that has ended"
-            )
+            assert writer.number == current, "NoWritesPastOpen: a writer of a segment that has ended"
         for (topic, number), recovery in self.recoveries.items():
             recovery.check_invariants()
-            assert self._ending[topic] == number == self._metadata.topics[topic].current, (
+            current, _ = self._metadata.open_segment(topic) or (0, None)
+            assert self._ending.get(topic) == number == current, (
                 "SealedStable: a recovery of a segment that has ended"
             )
