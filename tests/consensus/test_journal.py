@@ -71,7 +71,10 @@ def test_a_checkpoint_is_complete_by_itself_and_trims_what_was_before_when_durab
     assert storage.bounds("raft")[0] == before, (
         "SpaceIsGivenBack: what a checkpoint replaces stays, or more goes"
     )
-    restored = RaftJournal(storage).load()
+    try:
+        restored = RaftJournal(storage).load()
+    except JournalError as error:
+        raise AssertionError("ElectionSafety: a checkpoint goes without the term of what follows") from error
     assert restored.snapshot == ready.checkpoint and restored.entries == entries(8, 9), (
         "CommittedNeverLost: a checkpoint is not complete by itself"
     )
@@ -225,3 +228,25 @@ def test_an_engine_that_ends_early_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(storage, "read_batch", lambda *_: Batch.of([]))
     with pytest.raises(JournalError, match="ends at 0 instead of 2"):
         log.load()
+
+
+def test_what_two_checkpoints_replace_goes_when_both_become_durable_at_once() -> None:
+    storage, log = journal()
+    log.save(checkpoint(1, 4))
+    before = storage.bounds("raft")[1]
+    second = checkpoint(2, 5)
+    log.save(second)
+    log.durable(second)
+    assert storage.bounds("raft")[0] == before, (
+        "SpaceIsGivenBack: the journal begins before its last checkpoint"
+    )
+
+
+def test_a_sync_of_what_was_written_before_a_checkpoint_trims_nothing() -> None:
+    """The checkpoint is written and not durable: a crash now needs what it is to replace."""
+    storage, log = journal()
+    before = Ready(number=1, hard_state=HardState(3, 1), entries=entries(1, 9))
+    log.save(before)
+    log.save(checkpoint(2, 7, entries(8, 9)))
+    log.durable(before)
+    assert storage.bounds("raft")[0] == 0, "CommittedNeverLost: cut off before the checkpoint is durable"

@@ -14,6 +14,7 @@ from tests.consensus.test_replication import append
 from tests.consensus.world import RaftWorld
 from walrus.consensus import messages as m
 from walrus.consensus.election import Election
+from walrus.consensus.log import LogPosition
 from walrus.consensus.messages import (
     MEMBERSHIP,
     AppendEntriesRequest,
@@ -190,6 +191,15 @@ def test_the_vote_of_a_stranger_counts_for_nothing() -> None:
     assert world.raft(1).role is Role.PRE_CANDIDATE, "ElectionSafety: a stranger counts as a voter"
 
 
+def test_a_round_that_is_over_yields_to_any_other() -> None:
+    """Both may have asked in vain once; were each to hold out for the other, neither would go on."""
+    asked = Election(RaftConfig(heartbeat_interval=0.1), random.Random(1))
+    asked.begin(0.0)
+    better, worse = (LogPosition(1, 5), 3), (LogPosition(1, 5), 1)
+    assert not asked.yields_to(better, worse, 0.09), "CommitProgress: of two that ask at once none goes on"
+    assert asked.yields_to(better, worse, 0.11), "CommitProgress: two wait for each other"
+
+
 def test_an_election_is_lost_when_those_who_are_left_are_no_majority() -> None:
     refused = Election(RaftConfig(), random.Random(1))
     refused.begin(0.0)
@@ -328,6 +338,8 @@ def answer(**more: Any) -> AppendEntriesResponse:
 
 
 IMPOSSIBLE: list[RaftMessage] = [
+    answer(match_index=4),  # the leader's last index is 3
+    answer(prev_log_index=4),
     answer(match_index=9),
     answer(round=99),
     answer(round=-2),

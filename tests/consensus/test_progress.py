@@ -21,6 +21,14 @@ def test_an_accepted_probe_goes_on_behind_the_place_where_the_logs_agree():
     )
 
 
+def test_a_rejection_of_what_was_acknowledged_meanwhile_is_late():
+    """Acting on it would send again, one request at a time, what is under way already."""
+    progress = Progress(next_index=6)
+    progress.accepted(prev_log_index=5, match_index=5)
+    assert progress.is_stale_rejection(5), "LogMatching: what was acknowledged is asked for again"
+    assert not progress.is_stale_rejection(6), "CommitProgress: a lost request is never sent again"
+
+
 def test_match_index_increases_monotonically():
     """Answers may arrive in any order: an earlier one, of fewer entries, takes nothing back."""
     progress = Progress(next_index=4)

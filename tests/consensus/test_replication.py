@@ -6,12 +6,14 @@ import pytest
 
 from tests.consensus.test_elections import say, three
 from tests.consensus.world import RaftWorld, Simulation
+from walrus.consensus.log import RaftLog, entry_bytes
 from walrus.consensus.messages import (
     COMMAND,
     AppendEntriesRequest,
     AppendEntriesResponse,
     Entry,
     RaftConfig,
+    Restored,
     Role,
 )
 
@@ -209,7 +211,23 @@ def test_5_5_followers_that_crash_again_and_again_end_up_equal(seed: int) -> Non
     )
 
 
+def test_5_3_what_replaces_a_tail_is_written_anew_and_durable_only_then() -> None:
+    log = RaftLog(Restored(entries=tuple(Entry(1, index, COMMAND) for index in (1, 2, 3))))
+    log.merge((Entry(2, 2, COMMAND),))
+    assert (log.saved_index, log.persisted_index) == (1, 1), (
+        "CommittedNeverLost: what replaces a durable tail passes for durable"
+    )
+    assert [entry.term for entry in log.take_unsaved()] == [2], "CommittedNeverLost: it is never written"
+
+
 # -------------------------------------------------------------------------------- pipelining, limits, disk
+
+
+def test_10_2_2_entries_that_fit_exactly_go_in_one_request() -> None:
+    each = entry_bytes(Entry(1, 1, COMMAND, b"x"))
+    log = RaftLog(Restored(entries=tuple(Entry(1, index, COMMAND, b"x") for index in (1, 2, 3))))
+    taken = [len(log.entries_within(1, limit)) for limit in (1, 2 * each - 1, 2 * each)]
+    assert taken == [1, 1, 2], "CommitProgress: more or less than a request may hold, or no entry at all"
 
 
 def test_10_2_2_requests_go_out_ahead_of_answers_within_the_byte_budget() -> None:

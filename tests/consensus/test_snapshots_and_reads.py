@@ -10,6 +10,7 @@ from tests.world import Packet
 from walrus.consensus.log import RaftLog
 from walrus.consensus.messages import (
     AppendEntriesRequest,
+    AppendEntriesResponse,
     Entry,
     EntryKind,
     InstallSnapshotRequest,
@@ -17,6 +18,7 @@ from walrus.consensus.messages import (
     Membership,
     RaftConfig,
     Restored,
+    Role,
 )
 
 CHUNKED = RaftConfig(heartbeat_interval=0.1, election_timeout=1.0, snapshot_chunk_bytes=16)
@@ -307,6 +309,31 @@ def test_7_a_snapshot_is_acknowledged_only_when_it_is_durable() -> None:
     assert [type(packet.message) for packet in world.packets] == [InstallSnapshotResponse], (
         "CommitProgress: §7, a durable snapshot is not acknowledged"
     )
+
+
+def test_7_nothing_counts_as_durable_that_only_a_snapshot_under_way_to_the_disk_covers() -> None:
+    world = three()
+    say(world, 2, 1, heartbeat(term=2))
+    world.auto_sync = False
+    say(world, 2, 1, piece(0, b"\x90", 1))
+    (answer,) = say(world, 2, 1, heartbeat(term=2, prev=9))
+    assert isinstance(answer, AppendEntriesResponse) and answer.match_index < 9, (
+        "CommittedNeverLost: acknowledged by a snapshot that a crash can take back"
+    )
+
+
+def test_7_a_removed_server_that_learns_from_a_snapshot_that_this_has_committed_campaigns_no_more() -> None:
+    """It holds all that the snapshot covers, its own removal too, and did not know that this is committed."""
+    world, others = three(), Membership((2, 3))
+    removal = Entry(2, 2, EntryKind.MEMBERSHIP, others.encode())
+    request = AppendEntriesRequest(
+        term=2, round=0, prev_log_index=1, prev_log_term=1, leader_commit=1, entries=(removal,)
+    )
+    say(world, 2, 1, request)
+    assert world.raft(1).role is Role.FOLLOWER, "CommitProgress: a removal may be lost until it has committed"
+    told = msgspec.structs.replace(piece(0, b"\x90", 1, index=2), last_term=2, membership=others)
+    say(world, 2, 1, told)
+    assert world.raft(1).role is Role.LEARNER, "ElectionSafety: a removed server campaigns"
 
 
 # -------------------------------------------------------------------------------------------- section 8

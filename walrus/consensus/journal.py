@@ -104,7 +104,9 @@ class RaftJournal:
         # The order makes every prefix valid: a snapshot without its last chunk is skipped, and the hard state
         # comes before the entries of its term, so no prefix shows an entry of a term that it does not know.
         if snapshot := ready.snapshot or ready.checkpoint:
-            assert ready.hard_state is not None, "a snapshot replaces all before it, the hard state too"
+            assert ready.hard_state is not None, (
+                "ElectionSafety: a snapshot replaces all before it, the hard state too"
+            )
             records += _snapshot_records(snapshot)
         if ready.hard_state is not None:
             records.append(_record(_HARD_STATE, ready.hard_state))
