@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from walrus import segments
 from walrus.acknowledged import Acknowledged, HandedOn, Run, runs_of
 from walrus.segments import (
     FIRST_VERSION,
@@ -33,6 +34,7 @@ from walrus.segments import (
     UnknownCommand,
     decode_command,
     encode_command,
+    next_incarnation,
 )
 from walrus.storage.batch import Checksum
 
@@ -348,8 +350,33 @@ def test_snapshot_of_another_version_is_refused():
         b"garbage",
         msgspec.msgpack.encode({"version": VERSION + 1, "nodes": [], "topics": []}),
     ):
-        with pytest.raises(UnknownCommand, match="snapshot"):
+        try:
             Metadata().restore(data)
+        except UnknownCommand as refused:
+            assert "snapshot" in str(refused), "MixedReleases: a node does not say what it cannot read"
+        else:
+            raise AssertionError("StateMachineSafety: a snapshot is restored that this release cannot read")
+
+
+@pytest.mark.parametrize("sealed", [[1], [2], [1, 2, 3], []], ids=str)
+def test_snapshot_whose_segments_are_no_chain_is_refused(sealed: list[int]):
+    """All segments but the last have ended, and that is the one to write to."""
+    metadata = cluster(seal(1, 7), seal(2, 0))
+    topic = metadata.topics["t"]
+    topic.segments[:] = [
+        msgspec.structs.replace(segment, count=7 if number in sealed else None)
+        for number, segment in topic.numbered(1)
+    ]
+    with pytest.raises(UnknownCommand, match="one open segment"):
+        Metadata().restore(metadata.snapshot())
+        pytest.fail("NoWritesPastOpen: two segments of a topic are open, or none")
+
+
+def test_topics_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(segments, "MAX_TOPICS", 2)
+    metadata = cluster()
+    assert metadata.apply(register("u")) == "u", "TypeOK: fewer topics than clients may register"
+    assert metadata.apply(register("v")) is None, "TypeOK: more topics than clients may register"
 
 
 # --- work queues ---
@@ -608,12 +635,24 @@ def test_what_a_member_has_announced_that_it_knows_bounds_what_all_know() -> Non
         "DomainConsistency: a downgrade is not noticed"
     )
     metadata.apply(RemoveNode(node_id=4))
+    assert metadata.all_know == 2, "DomainConsistency: a node that is removed holds up an upgrade"
     for node in (1, 2, 3):
         metadata.apply(msgspec.structs.replace(announce(node, 3), knows=VERSION))
     assert metadata.all_know == VERSION and metadata.older_than(VERSION) == [], (
         "DomainConsistency: a node that is removed holds up an upgrade"
     )
     metadata.check_invariants()
+
+
+def test_a_start_is_outdated_by_a_later_one_and_by_another_of_the_same_number() -> None:
+    """A copy of a directory begins with the number of the one that it was copied from."""
+    first, copied = next_incarnation(1, drawn=5), next_incarnation(1, drawn=6)
+    known = cluster(announce(2, first)).nodes[2]
+    assert not known.outdates(first), "DomainConsistency: a node is outdated by itself"
+    assert known.outdates(copied), "SingleWriter: a copied directory passes for the one that was copied"
+    assert not known.outdates(next_incarnation(first, drawn=1)), "FailoverProgress: a restart is outdated"
+    later = cluster(announce(2, first), announce(2, next_incarnation(first, drawn=1))).nodes[2]
+    assert later.outdates(first), "SingleWriter: an older directory passes for the one that there is"
 
 
 def test_a_release_that_does_not_tell_what_it_knows_reads_who_does_and_is_read() -> None:

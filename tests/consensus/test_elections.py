@@ -257,6 +257,15 @@ def test_9_6_a_server_that_comes_back_from_isolation_deposes_nobody() -> None:
     )
 
 
+def test_9_6_a_server_that_asks_for_pre_votes_names_no_leader_any_more() -> None:
+    """It would refuse the pre-votes of the others, and send its clients to a leader that it has given up."""
+    world = three()
+    world.elect(1)
+    world.time_out(2)
+    assert world.raft(2).role is Role.PRE_CANDIDATE
+    assert world.raft(2).leader_id is None, "CommitProgress: a leader is named that is silent"
+
+
 def test_9_6_a_pre_vote_changes_no_term_and_no_vote() -> None:
     world = three()
     (answer,) = say(world, 2, 1, PreVoteRequest(term=2, last_log_index=1, last_log_term=1))

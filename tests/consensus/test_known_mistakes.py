@@ -191,6 +191,15 @@ def test_the_vote_of_a_stranger_counts_for_nothing() -> None:
     assert world.raft(1).role is Role.PRE_CANDIDATE, "ElectionSafety: a stranger counts as a voter"
 
 
+def test_a_second_leader_of_one_term_is_not_followed() -> None:
+    """There is none, or two majorities share no voter: what claims to be one must not be listened to."""
+    world = three()
+    say(world, 2, 1, heartbeat(term=2))
+    assert say(world, 3, 1, heartbeat(term=2)) == [] and world.raft(1).leader_id == 2, (
+        "ElectionSafety: a second leader of one term is followed"
+    )
+
+
 def test_a_round_that_is_over_yields_to_any_other() -> None:
     """Both may have asked in vain once; were each to hold out for the other, neither would go on."""
     asked = Election(RaftConfig(heartbeat_interval=0.1), random.Random(1))

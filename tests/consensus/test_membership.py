@@ -85,20 +85,6 @@ def test_4_2_1_a_server_that_has_not_caught_up_does_not_become_a_voter() -> None
     )
 
 
-def test_4_2_1_a_server_that_needs_a_snapshot_has_not_caught_up() -> None:
-    """What it lacks is compacted away: no request can bring it."""
-    world = led()
-    change(world, 1, (1, 2, 3), (4,))
-    settle(world, 1)
-    world.crash(4)
-    world.commit(1, b"a")
-    world.hosts[1].compact()
-    assert world.raft(1).progress[4].match_index < world.raft(1).log.snapshot_index
-    assert change(world, 1, (1, 2, 3, 4)) is None, (
-        "CommittedNeverLost: a server that needs a snapshot becomes a voter"
-    )
-
-
 def test_4_2_1_what_a_server_lacks_fits_into_one_request_before_it_becomes_a_voter() -> None:
     """Two entries are missing, each as large as a request: a commit would wait for two round trips."""
     world = led()

@@ -71,6 +71,21 @@ def test_7_compaction_replaces_applied_entries_and_survives_a_restart() -> None:
     assert world.hosts[1].applied == world.hosts[2].applied, "StateMachineSafety"
 
 
+def test_7_a_snapshot_of_what_is_compacted_already_changes_nothing() -> None:
+    """The host may have begun to make it before a leader's snapshot of more arrived."""
+    world = three()
+    world.elect(1)
+    world.commit(1, b"a", b"b")
+    world.hosts[1].compact()
+    before, raft = world.raft(1).log.snapshot, world.raft(1)
+    for index in (4, 3):
+        try:
+            raft.compact(index, b"late")
+        except AssertionError as error:
+            raise AssertionError("StateMachineSafety: a late snapshot replaces what it is part of") from error
+    assert raft.log.snapshot is before, "StateMachineSafety: a late snapshot replaces what it is part of"
+
+
 def test_7_who_is_too_far_behind_gets_the_snapshot_in_pieces() -> None:
     world = behind()
     pieces = 0
@@ -133,6 +148,18 @@ def test_7_a_piece_under_way_is_sent_again_after_an_election_timeout_and_not_bef
     assert len(sent) == 2 and again > begun + CHUNKED.election_timeout, (
         "CommitProgress: a piece that is on its way is sent again and again, or one that is lost is not"
     )
+
+
+def test_7_a_follower_that_gets_a_snapshot_is_heard() -> None:
+    """Chunks take long, and the leader must not step down while a majority answers nothing else."""
+    world = three()
+    world.elect(1)
+    world.now += 0.1
+    world.act(1, lambda raft: raft.tick(world.now))
+    begun = world.packets[-1].message.round
+    told = InstallSnapshotResponse(term=2, round=begun, last_index=1, offset=0, installed=False)
+    say(world, 2, 1, told)
+    assert world.raft(1).last_contact == world.now, "Lease: an answer about a snapshot confirms no round"
 
 
 def test_7_a_follower_that_crashes_in_the_middle_starts_over() -> None:

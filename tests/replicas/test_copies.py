@@ -339,6 +339,29 @@ def test_a_copy_that_is_dropped_leaves_no_shadow_behind(adopted: bool):
     assert disk.data_memory.topics() == [], "SpaceIsGivenBack: a dropped copy leaves its shadow behind"
 
 
+def test_the_entries_of_a_copy_that_was_made_anew_are_counted_once():
+    disk = Disk()
+    disk.append(0, "a", "b")
+    shadow = disk.copies.shadow(KEY)
+    disk.copies.append(shadow, 0, batch("a", "b"), lambda: None)
+    disk.sync()
+    disk.copies.adopt(shadow)
+    assert disk.copies.entries == 2, "SpaceIsGivenBack: what a copy replaced is counted"
+    assert disk.copies.drop(KEY) and disk.copies.entries == 0, "SpaceIsGivenBack: what is dropped is counted"
+
+
+def test_what_is_dropped_is_not_summed_up_any_further(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(copies, "SCAN_BYTES", 1)
+    monkeypatch.setattr(copies, "SCANS", 1)
+    disk = Disk()
+    disk.append(0, "a", "b", "c")
+    disk.sync()
+    again, said = disk.restart(), list[object]()
+    again.copies.when_summed(again.copy, 3, said.append)
+    assert again.copies.summing and again.copies.drop(KEY)
+    assert not again.copies.summing and not said, "SpaceIsGivenBack: what is gone is read"
+
+
 def test_read_ends_where_it_is_told_to():
     disk = Disk()
     disk.append(0, "a", "b", "c")

@@ -72,6 +72,15 @@ def test_every_replica_is_asked_to_fence_and_asked_again():
     assert [to for to, _ in bench.sent(m.Fence)] == [1, 3], "FailoverProgress"
 
 
+def test_of_one_node_the_first_answer_counts():
+    """A later one may be longer by what another recovery copied to it, and that was never acknowledged."""
+    bench = Bench()
+    for node, length in ((2, 3), (2, 5), (3, 3)):
+        bench.fenced(node, length)
+    bench.copied(3, 3)
+    assert bench.found is not None and bench.found.count == 3, "SealedStable: what was only copied counts"
+
+
 @pytest.mark.parametrize("pair", [(1, 2), (1, 3), (2, 3)])
 def test_any_majority_will_do(pair: tuple[int, int]):
     bench = Bench()
@@ -386,6 +395,25 @@ def test_one_that_asks_for_less_leaves_the_others_what_they_asked_for():
     pulls.sync()
     lengths = sorted(reply.length for reply in pulls.take(m.CopyReply))
     assert lengths == [2, 3], "FailoverProgress: one is told of less than it has asked for"
+
+
+def test_a_piece_that_does_not_add_up_is_not_taken():
+    """Its lengths would cut the entries elsewhere than at their source."""
+    pulls = Pulls()
+    pulls.ask(2)
+    (read,) = pulls.take(m.Read)
+    pulls.answer(read, Batch(b"\1\0\0\0\1\0\0\0", b"abc"))
+    assert pulls.copy.length == 0, "PrefixAgree: a piece of other entries than its source has"
+    assert not pulls.puller.pulling(pulls.copy), "FailoverProgress: a pull waits for a piece that came"
+
+
+def test_a_piece_that_comes_when_its_segment_is_gone_is_not_taken():
+    pulls = Pulls()
+    pulls.ask(2)
+    (read,) = pulls.take(m.Read)
+    pulls.puller.stop(pulls.copy)
+    pulls.answer(read, batch("a", "b"))
+    assert not pulls.memory.entries.get("t/1"), "SpaceIsGivenBack: what is gone is copied"
 
 
 def test_full_disk_ends_the_copying_and_not_the_node():

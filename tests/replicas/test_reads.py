@@ -195,6 +195,23 @@ def test_whoever_asks_always_hears_something(how: str):
     assert all(error for _, error in bench.answers), "ReadProgress"
 
 
+def test_a_read_that_waits_is_answered_when_its_segment_ends(monkeypatch: pytest.MonkeyPatch):
+    """What it waits for will be in the next segment, and its asker has to look there."""
+    bench = Bench()
+    question = m.Read(
+        request=1, topic="t", segment=1, start=2, max_entries=9, max_bytes=9, raw=False, wait=5.0
+    )
+    bench.reads.on_read(2, question, 0.0)
+    bench.reads.on_advanced(["t"])
+    assert bench.sent(m.ReadReply) == [], "ReadProgress: answered although nothing has changed"
+    bench.metadata.apply(seal(1, 2))
+    monkeypatch.setattr(bench.reads, "_commit_index", lambda topic, number: None)
+    bench.reads.on_advanced(["t"])
+    assert [reply.batch.count for reply in bench.sent(m.ReadReply)] == [0], (
+        "ReadProgress: a read of a segment that has ended waits for its time"
+    )
+
+
 def test_holders_are_connected_replicas_and_of_an_open_segment_its_leader():
     assert Bench().reads.holders("t", 1, {2, 3}) == [], (
         "DeliveredIsPrefix: a node is asked that does not know what is acknowledged"

@@ -271,11 +271,21 @@ def test_repair_that_does_not_get_on_makes_room_and_is_tried_again():
     times = [bench.now for _ in range(200) if bench.tick([1, 2], [1, 2, 3])]
     pauses = [later - earlier for earlier, later in pairwise(times)]
     longest = LONGEST_PATIENCE * config().repair_interval
-    most = next(number for number, pause in enumerate(pauses) if pause > longest + 1)
+    most = next((number for number, pause in enumerate(pauses) if pause > longest + 1), None)
+    assert most is not None, "ReplicasKept: one that does not get on makes no room"
     assert most == 8, "ReplicasKept: each of three sources had its turn twice"
     assert pauses[most] - longest >= PUT_OFF * config().repair_interval, (
         "ReplicasKept: others come first, then it is tried"
     )
+
+
+def test_a_repair_ends_when_a_node_that_was_to_hold_the_segment_leaves():
+    bench = Bench()
+    for node in (4, 5):
+        bench.metadata.apply(announce(node, 0))
+    assert 4 in {to for to, _ in bench.tick([1, 2, 4], [1, 2, 3, 4])}, "ReplicasKept: node 4 replaces node 3"
+    asked = {to for to, _ in bench.tick([1, 2, 5], [1, 2, 3, 4, 5])}
+    assert 5 in asked and 4 not in asked, "ReplicasKept: a node that leaves is to hold a segment"
 
 
 def test_a_raft_leader_that_comes_back_has_put_nothing_off():
@@ -320,6 +330,21 @@ def test_lagging_replica_catches_up_before_the_other_one_may_leave():
     assert world.stored(lagging, "t", 1) == [b"a", b"b", b"c", b"d"], (
         "SealedStable: a majority holds the segment before a node may go"
     )
+
+
+def test_a_replica_that_lacks_only_the_last_entry_of_a_sealed_segment_copies_it():
+    world = three(max_segment_entries=4)
+    world.register("t")
+    leader = world.topic("t").open.leader
+    short = leader % 3 + 1
+    world.put(leader, "t", "a", "b", "c")
+    world.lose = lambda sender, to, message: to == short and isinstance(message, m.Append)
+    world.put(leader, "t", "d")
+    world.until(lambda: world.topic("t").current == 2)
+    assert len(world.stored(short, "t", 1)) == 3
+    world.lose = lambda sender, to, message: False
+    whole = [b"a", b"b", b"c", b"d"]
+    world.until(lambda: world.stored(short, "t", 1) == whole, 5.0, "ReplicasKept: a copy stays short by one")
 
 
 def test_replica_that_was_away_catches_up_with_what_was_sealed():
@@ -373,6 +398,17 @@ def test_replica_that_a_snapshot_made_one_copies_what_it_lacks():
     assert world.stored(new, "t", 1) == [b"a", b"b", b"c", b"d"], "NoRest: a copy stays short"
 
 
+def test_a_copy_of_what_is_gone_is_not_begun_for_a_recovery_or_a_repair_that_is_behind():
+    world = three()
+    world.register("t")
+    world.put(1, "t", "a")
+    world.ask(1, protocol.Delete("t"))
+    world.until(lambda: all("t" not in node.metadata.topics for node in world.nodes.values()))
+    world.run(0.5)
+    world.nodes[2].on_message(1, m.Copy(topic="t", segment=1, source=3, upto=1), world.now)
+    assert ("t", 1) not in world.nodes[2].copies.known(), "SpaceIsGivenBack: a copy of what is gone"
+
+
 def test_fourth_node_replaces_the_copies_of_a_dead_one():
     world = three(max_segment_entries=4, dead_replica_timeout=5.0)
     world.register("t")
@@ -403,6 +439,23 @@ def test_damaged_sealed_copy_is_never_served_and_is_made_anew():
     )
 
 
+def test_a_copy_made_anew_that_is_not_what_was_sealed_replaces_nothing_and_stops_the_node():
+    """Its readers would see other entries than those of the other replicas."""
+    world = three(max_segment_entries=4)
+    world.register("t")
+    world.put(1, "t", "a", "b", "c", "d")
+    world.until(lambda: world.topic("t").current == 2)
+    world.run(0.5)
+    world.stores[1][0].damaged.add(("t/1", 2))
+    for node in (2, 3):
+        world.stores[node][0].entries["t/1"][3] = b"other"
+    world.ask(1, protocol.Fetch("t", 1, 2))
+    world.until(
+        lambda: 1 in world.halted, claim="PrefixAgree: a copy that differs takes the place of another"
+    )
+    assert "not what was sealed" in world.halted[1], "PrefixAgree: the node does not say why it stops"
+
+
 def test_damage_that_a_reader_finds_in_an_open_segment_ends_it():
     """Nothing is written any more, so the writer does not meet the damage itself; readers depend on it."""
     world = three()
@@ -412,7 +465,7 @@ def test_damage_that_a_reader_finds_in_an_open_segment_ends_it():
     leader = world.topic("t").open.leader
     world.stores[leader][0].damaged.add(("t/1", 1))
     world.get_all(2, "t")
-    world.until(lambda: world.topic("t").current == 2)
+    world.until(lambda: world.topic("t").current == 2, claim="ReadProgress: damage does not end its segment")
     assert world.topic("t").segments[0].count == 3, "ReadProgress: a recovery keeps what was acknowledged"
     world.run(1.0)
     assert world.ask(2, protocol.Fetch("t", 1, 0, 3)) == [b"OK 1 a", b"OK 2 b", b"OK 3 c"], (

@@ -297,6 +297,19 @@ def test_put_that_waited_too_long_was_certainly_not_written():
     assert error == errors.not_enough_replicas(1, 2), "AnswersAreTrue: the reason is another one"
 
 
+def test_put_that_waits_at_its_writer_is_refused_before_its_router_would_call_it_unknown():
+    bench = Bench()
+    bench.writer.on_connection(2, False, bench.now)
+    bench.writer.on_connection(3, False, bench.now)
+    bench.put("a")
+    bench.flush()
+    bench.now += config().put_timeout * 0.95
+    bench.writer.on_tick(bench.now)
+    assert [answer[:3] for answer in bench.answers()] == [(1, 0, 0)], (
+        "AnswersAreTrue: what was certainly not written is told to be unknown"
+    )
+
+
 def test_put_whose_leader_lost_its_lease_hears_of_no_leader():
     bench = Bench()
     bench.put("a")
@@ -406,6 +419,22 @@ def test_forward_that_was_repeated_or_overtaken_is_dropped(order: tuple[int, int
         bench.put(f"{request}", request=request)
     bench.flush()
     assert bench.frames()[0] == (2, 0, [b"%d" % order[0]]), "NoDuplicate"
+
+
+def test_forward_that_was_handed_back_is_not_taken_by_the_next_writer_when_it_comes_again():
+    """Its origin sent the entries on under another number: a late copy of it would be a second one."""
+    bench = Bench()
+    before = bench.writer
+    before.begin_seal()
+    bench.put("a", request=1)
+    assert [answer[3] for answer in bench.answers()] == [True], "RolloverProgress: it is not handed back"
+    metadata = cluster()
+    metadata.apply(seal(1, 0, leader=1))
+    bench.leases.reconcile(metadata)
+    bench.lead(2, before._shared)
+    bench.put("a", request=1)
+    bench.flush()
+    assert bench.frames() == [], "NoDuplicate: what was handed back is appended, too"
 
 
 # --- replicas that lag ---

@@ -791,4 +791,6 @@ class SegmentWriter:
         assert self._unacknowledged == sum(appended.forward.batch.weight for appended in self._appended)
         assert self._pending_bytes == sum(pending.forward.batch.weight for pending in self._pending)
         assert self.sealing or not self.seal_proposed, "SealedStable: a seal is proposed of what goes on"
-        assert not (self.sealing and self._pending), "PUTs wait at a writer that takes nothing more"
+        assert not (self.sealing and self._pending), (
+            "AnswersAreTrue: PUTs wait at a writer that takes nothing more"
+        )
