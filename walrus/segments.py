@@ -501,9 +501,7 @@ class Metadata:
         stay = [other for other, known in self.nodes.items() if other != node_id and not known.leaving]
         if node and stay:  # at least one node must remain that may lead new segments
             self.nodes[node_id] = msgspec.structs.replace(node, leaving=True)
-            assert not all(known.leaving for known in self.nodes.values()), (
-                "FailoverProgress: no node may open a segment"
-            )
+            assert not all(one.leaving for one in self.nodes.values()), "FailoverProgress: none may lead"
 
     def _register(self, command: RegisterTopic) -> str | None:
         if command.topic in self.topics or len(self.topics) >= MAX_TOPICS:

@@ -220,7 +220,7 @@ class Leadership:
         confirmed = self._quorum_value(self.round, acked)
         while self._round_started and self._round_started[0][0] <= confirmed:
             self.quorum_contact = max(self.quorum_contact, self._round_started.popleft()[1])
-        assert self.confirmed_round() <= self.round, "ReadIndex: a round is confirmed that has not begun"
+        assert self.confirmed_round() <= self.round, "a round is confirmed that has not begun"
 
     def confirmed_round(self) -> int:
         """The newest round that a majority of the voters has answered."""
@@ -272,7 +272,7 @@ class Leadership:
         confirmed, reads = self.confirmed_round(), []
         while self._reads and self._reads[0][1] <= confirmed:
             reads.append((self._reads.popleft()[0], self._log.commit_index))
-        assert not self.has_reads(), "ReadIndex: a confirmed read was left behind"
+        assert not self.has_reads(), "a confirmed read was left behind"
         return tuple(reads)
 
     def has_reads(self) -> bool:
@@ -374,7 +374,7 @@ class Leadership:
 
     def heard(self, peer: int, round_number: int, now: float) -> None:
         """A follower answered something that was sent in this round."""
-        assert round_number <= self.round, "ReadIndex: an answer to a round that has not begun"
+        assert round_number <= self.round, "an answer to a round that has not begun"
         self.progress[peer].heard(round_number, now)
         self._confirm_rounds()
 
@@ -458,10 +458,10 @@ class Leadership:
             assert progress.next_index <= self._log.last_index + 1, (
                 "LogMatching: a follower is sent more than the leader has"
             )
-            assert progress.acked_round <= self.round, "ReadIndex: a round is answered that has not begun"
+            assert progress.acked_round <= self.round, "a round is answered that has not begun"
         rounds = [number for number, _ in self._round_started]
         assert rounds == sorted(set(rounds)) and all(number <= self.round for number in rounds), (
-            "ReadIndex: rounds out of their order"
+            "rounds out of their order"
         )
         waiting = [number for _, number in self._reads]
-        assert waiting == sorted(waiting), "ReadIndex: reads out of the order of their rounds"
+        assert waiting == sorted(waiting), "reads out of the order of their rounds"
