@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -58,17 +59,27 @@ class Bench:
             outbox=self.outbox,
             connected={2, 3},
         )
+        self.fresh = True
+        """Whether a ReadIndex is answered; otherwise it stays in `asked`."""
+        self.asked: list[Callable[[bool, float], None]] = []
         self.cursors = Cursors(
             config=config(),
             metadata=self.metadata,
             reads=self.reads,
             leases=self.leases,
+            ask=self._ask,
             outbox=self.outbox,
             trace=no_trace,
             connected={2, 3},
             gaps=self.gaps,
         )
         self.request = 0
+
+    def _ask(self, then: Callable[[bool, float], None], now: float) -> None:
+        if self.fresh:
+            then(True, now)
+        else:
+            self.asked.append(then)
 
     def get(self, count: int = 1, *, origin: int = 2, group: str = "", request: int | None = None) -> int:
         self.request += 1
@@ -124,6 +135,26 @@ def test_what_is_not_acknowledged_is_not_given():
     assert [entries for _, entries in bench.given()] == [[b"a"], []], (
         "DeliveredIsPrefix: what is not acknowledged is handed out"
     )
+
+
+def test_a_leader_that_only_hears_gives_nothing_since_its_topic_may_be_deleted():
+    bench = Bench("a", "b")
+    bench.confirm(bench.get())
+    bench.fresh = False
+    bench.leases.heard(
+        bench.now + 1000
+    )  # as of a Raft leader whose heartbeats arrive, and that hears nothing
+    bench.tick(config().lease_ttl)
+    bench.given()
+    waits = bench.get()
+    assert bench.given() == [], "NoFrameOfAnOldTopic: given by a leader that may have been replaced long ago"
+    bench.asked.pop()(False, bench.now)
+    bench.tick(0.1)
+    assert bench.asked and bench.given() == [], (
+        "NoFrameOfAnOldTopic: a ReadIndex without an answer is no lease"
+    )
+    bench.asked.pop()(True, bench.now)
+    assert bench.given() == [(waits, [b"b"])], "DeliveredIsPrefix: what waited for the lease is given at once"
 
 
 def test_only_what_is_confirmed_is_committed():

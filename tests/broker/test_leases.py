@@ -128,7 +128,7 @@ def tenure_of(metadata: Metadata) -> tuple[Tenure, list[Callable[[bool, float], 
     leases = LeaseTable(1, 1, ttl=1.0)
     leases.reconcile(metadata)
     asked: list[Callable[[bool, float], None]] = []
-    return Tenure(config(1), metadata, leases, lambda then, now: asked.append(then), lambda now: None), asked
+    return Tenure(config(1), metadata, leases, lambda then, now: asked.append(then)), asked
 
 
 def test_a_tenure_lasts_from_when_it_was_asked_for_however_late_the_answer_is():

@@ -10,6 +10,7 @@ import pytest
 
 from tests.broker.world import NodeWorld, three
 from walrus import protocol, segments
+from walrus.consensus.messages import AppendEntriesRequest
 from walrus.protocol import Ack, Configure, Delete, Fetch, Get, Leave, Receive, Register, Seek, State
 from walrus.segments import RegisterTopic, Seal
 from walrus.storage.errors import DiskFull
@@ -312,11 +313,36 @@ def test_a_reader_that_asks_after_a_deletion_gets_nothing_of_what_was_deleted() 
     deleted = world.send(world.raft_leader, Delete(topic))
     world.run(0.5)
     assert not world.replies[deleted], "DeletedInTheEnd: answered while the writer goes on"
-    assert world.ask(writer, Get(topic, "g")) == [b"OK old"], "the writer is to have a lease"
+    assert world.put(writer, topic, "older") == [b"OK"], "the writer is to have a lease"
     world.cut.clear()
     world.until(lambda: world.replies[deleted] == [b"OK"])
     for node in world.nodes:
         assert world.ask(node, Get(topic, "g"))[0].startswith(b"ERR unknown topic"), "NoFrameOfAnOldTopic"
+
+
+def test_a_writer_that_hears_and_is_not_heard_gives_nothing_of_a_topic_that_was_deleted() -> None:
+    """Heartbeats reach it, so its lease to write never ends. Without its answers the leader of Raft sends it
+    no entries once the window is full, so it does not learn that it was replaced."""
+    world = three()
+    for name in "abcdef":
+        world.register(name)
+    asked = world.raft_leader
+    topic = next(name for name in "abcdef" if world.topic(name).open.leader != asked)
+    writer = world.topic(topic).open.leader
+    assert world.put(writer, topic, "old") == [b"OK"]
+    world.lose = lambda sender, to, message: (
+        sender == writer
+        or (to == writer and isinstance(message, AppendEntriesRequest) and bool(message.entries))
+    )
+    world.until(lambda: asked == world.raft_leader and world.topic(topic).open.leader != writer, 30.0)
+    assert world.ask(asked, Delete(topic)) == world.ask(asked, Register(topic)) == [b"OK"]
+    world.until(lambda: world.put(asked, topic, "new") == [b"OK"], 30.0)
+    old = world.nodes[writer]
+    assert old.metadata.topics[topic].open.leader == writer, "the writer is to know nothing of it"
+    assert old.leases.expires_at() > world.now, "the writer is to hear the Raft leader"
+    slot = world.send(writer, Get(topic, "g"))
+    world.run(world.nodes[writer].config.request_timeout + 1.0)
+    assert b"OK old" not in world.replies[slot], "NoFrameOfAnOldTopic: given long after the topic was deleted"
 
 
 def test_the_topic_of_a_dead_writer_can_be_deleted_and_its_name_registered_at_once() -> None:

@@ -114,12 +114,12 @@ class Controller:
         self.read_indexes = ReadIndexes(config=config, raft=raft, outbox=outbox, first_request=first)
         self.cursors = Cursors(
             config=config, metadata=metadata, reads=reads, leases=leases, outbox=outbox, trace=trace,
-            connected=connected, gaps=gaps,
+            connected=connected, gaps=gaps, ask=self.read_indexes.ask,
         )
         self.queues = Queues(
-            config=config, metadata=metadata, reads=reads, leases=leases, gaps=gaps, is_open=is_open,
+            config=config, metadata=metadata, reads=reads, gaps=gaps, is_open=is_open, trace=trace,
             first_request=first, connected=connected, advanced=writers.advanced, cursors=self.cursors,
-            propose=propose, ask=self.read_indexes.ask, outbox=outbox, request=self.on_request, trace=trace,
+            propose=propose, outbox=outbox, request=self.on_request,
         )
         self.lifecycle = Lifecycle(
             config=config, metadata=metadata, copies=copies, leases=leases, writers=writers, trace=trace,

@@ -25,6 +25,9 @@ The life of a cursor at the node that leads the topic:
     frozen       hands out nothing; its segment is sealed   all is confirmed: the Seal includes it
     forgotten    no memory of it is left here               another leader, or idle for IDLE_AFTER: committed
 
+A leader hands out entries only under a lease that a ReadIndex gave (`tenure.py`), so it knows of a deletion
+that is older than that.
+
 On a healthy rollover nothing is delivered twice: a sealing leader stops handing out entries, waits until
 all deliveries are confirmed, and puts the cursors into the Seal itself, so that the next leader continues
 exactly there.
@@ -44,6 +47,7 @@ from typing import TypeAlias
 import msgspec
 
 from walrus.broker.gaps import Gaps
+from walrus.broker.tenure import Ask, Tenure
 from walrus.config import NodeConfig
 from walrus.leases import LeaseTable
 from walrus.replicas.reads import Reads
@@ -133,9 +137,13 @@ class Cursors:
         trace: Trace,
         connected: Collection[int],
         gaps: Gaps,
+        ask: Ask,
     ) -> None:
         self._config, self._metadata, self._reads = config, metadata, reads
         self._leases, self._outbox, self._trace = leases, outbox, trace
+        self.tenure = Tenure(config, metadata, leases, ask)
+        """The lease to hand out entries; work queues have the same."""
+        self.tenure.waiting.append(self._on_tenure)
         self._cursors: dict[GroupKey, GroupCursor] = {}
         self._groups: dict[str, dict[str, None]] = {}  # topic -> groups with a cursor here
         self._aheads: dict[GroupKey, None] = {}  # cursors with entries read ahead, the oldest first
@@ -203,9 +211,14 @@ class Cursors:
 
     def _serve(self, cursor: GroupCursor, now: float) -> None:
         """Answer the waiting requests, as far as entries are available here."""
+        if not cursor.waiting:
+            return
         name, topic = cursor.key[0], self._metadata.topics[cursor.key[0]]
         if name in self._frozen or not self._leases.holds(name, topic.current, now):
             return  # sealing, or without a lease: the next leader answers, or the requests time out
+        self.tenure.keep(now)
+        if not self.tenure.lasts(now):
+            return  # the topic may be deleted: `_on_tenure` continues
         while cursor.waiting and not cursor.reading and not cursor.handed:
             origin, get, _ = cursor.waiting[0]
             batch = self._next(cursor, topic, get.count, now)
@@ -393,6 +406,11 @@ class Cursors:
             cursor.waiting = deque(entry for entry in cursor.waiting if entry[0] != node)
             if lost:
                 self._rewind(cursor, min(lost))
+            self._serve(cursor, now)
+
+    def _on_tenure(self, now: float) -> None:
+        """The lease to hand out entries holds again: continue with what waits for it."""
+        for cursor in [cursor for cursor in self._cursors.values() if cursor.waiting]:
             self._serve(cursor, now)
 
     def forget_node(self, node: int) -> None:

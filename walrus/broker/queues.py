@@ -19,9 +19,7 @@ from walrus.broker.cursors import Cursors
 from walrus.broker.dispatch import Dispatcher
 from walrus.broker.gaps import Gaps
 from walrus.broker.receivers import Receivers
-from walrus.broker.tenure import Ask, Tenure
 from walrus.config import NodeConfig
-from walrus.leases import LeaseTable
 from walrus.protocol import Delivering, Request
 from walrus.replicas.reads import Reads
 from walrus.segments import Command, Metadata
@@ -40,7 +38,6 @@ class Queues:
         config: NodeConfig,
         metadata: Metadata,
         reads: Reads,
-        leases: LeaseTable,
         gaps: Gaps,
         outbox: Outbox,
         is_open: Callable[[object], bool],
@@ -49,16 +46,14 @@ class Queues:
         advanced: dict[str, None],
         cursors: Cursors,
         propose: Callable[[Command, float], None],
-        ask: Ask,
         request: Callable[[object, Request, float], None],
         trace: Trace,
     ) -> None:
-        tenure = Tenure(config, metadata, leases, ask, lambda now: self.owner.on_tenure(now))
         self.owner = Dispatcher(
             config=config,
             metadata=metadata,
             reads=reads,
-            tenure=tenure,
+            tenure=cursors.tenure,
             gaps=gaps,
             outbox=outbox,
             connected=connected,
@@ -68,6 +63,7 @@ class Queues:
             request=request,
             trace=trace,
         )
+        cursors.tenure.waiting.append(self.owner.on_tenure)
         cursors.read_with_receive = self.owner
         self.receivers = Receivers(
             config=config,

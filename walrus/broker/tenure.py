@@ -15,6 +15,11 @@ another by the factor `failure_timeout / lease_ttl`.
 A successor waits only after the Seal of a recovery. A Seal that the owner proposed itself says that this
 owner hands out nothing more.
 
+Read cursors (GET, `cursors.py`) are served under the same lease, without the successor's wait, since GET may
+give an entry twice. What the lease gives them is an end: a leader that hears heartbeats, and is not heard,
+is replaced and keeps its lease of `leases.py` for as long as that lasts. It would give entries of a topic
+that was deleted meanwhile.
+
 One lease covers all topics of a node; the applied metadata says which of them it owns.
 """
 
@@ -41,11 +46,10 @@ class Tenure:
         metadata: Metadata,
         leases: LeaseTable,
         ask: Ask,
-        on_answer: Callable[[float], None],
     ) -> None:
-        """`on_answer`: called when the node has a lease again after a time without."""
-        self._config, self._metadata, self._leases = config, metadata, leases
-        self._ask, self._on_answer = ask, on_answer
+        self._config, self._metadata, self._leases, self._ask = config, metadata, leases, ask
+        self.waiting: list[Callable[[float], None]] = []
+        """Called with the time when the node has a lease again after a time without."""
         self._until = float("-inf")
         self._asking = False
         self._seen: dict[str, int] = {}  # topic -> its open segment at the last call of `on_topic`
@@ -58,7 +62,11 @@ class Tenure:
 
     def serves(self, topic: str, now: float) -> bool:
         """Whether this node, if it owns the topic, may hand out entries and answer in this step."""
-        return now < self._until and now >= self._begins_at.get(topic, now)
+        return self.lasts(now) and now >= self._begins_at.get(topic, now)
+
+    def lasts(self, now: float) -> bool:
+        """Whether this node has applied all that was committed `lease_ttl` ago."""
+        return now < self._until
 
     def keep(self, now: float) -> None:
         """Renew the lease in time, since it is needed."""
@@ -72,7 +80,8 @@ class Tenure:
         if fresh:
             self._until = max(self._until, asked_at + self._config.lease_ttl)
             if lapsed and now < self._until:
-                self._on_answer(now)
+                for go_on in self.waiting:
+                    go_on(now)
 
     def on_topic(self, name: str, topic: Topic | None, now: float) -> bool:
         """The topic's metadata changed. Return whether this process's deliveries of it are void.

@@ -5,6 +5,8 @@ life of the topic: it must be there, and nothing that was acknowledged in an ear
 node was asked for which part. Its topic is one of its own, and it is the only client, so it knows what must
 be there without the log in the end.
 
+A leader that was replaced may answer readers until its lease ends, so a life is read only after that.
+
 What has no known outcome may have it later: a PUT in a later life, and a DELETE may end a later one. So for a
 while after such a DELETE nothing is judged.
 
@@ -23,6 +25,8 @@ from tests.node.chaos.client import MAYBE, OK, Connection, _Client, worth
 
 LATE = 20.0
 """Seconds in which a DELETE may still take effect: no node is frozen for as long, nor any bytes held back."""
+STALE = 2.0
+"""Seconds after a DELETE in which an old leader may answer GET: a lease of 1.2 by a clock that is slow."""
 
 
 class Renewer(_Client):
@@ -31,7 +35,7 @@ class Renewer(_Client):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._former: set[bytes] = set()
-        self._judges_from = 0.0
+        self._judges_from = self._reads_from = 0.0
         self._step: Callable[[Connection], bool] = self._asks_to_register
         self._is_new()
 
@@ -68,6 +72,8 @@ class Renewer(_Client):
         return outcome == OK and self.rng.random() < 0.7
 
     def _gets(self, connection: Connection) -> bool:
+        if time.monotonic() < self._reads_from:
+            return False
         self._doubtful += 1  # until its answer is here
         reply = connection.ask(b"GET %b %b" % (self.topic, self._life))
         if worth(reply) != OK:
@@ -99,6 +105,7 @@ class Renewer(_Client):
         self._ending = True
         if gone:
             self.told.lives += 1
+            self._reads_from = time.monotonic() + STALE
             self._former |= self._acknowledged
             self._is_new()
             self._step = self._asks_to_register
