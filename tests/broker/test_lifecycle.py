@@ -45,6 +45,8 @@ def sealed() -> tuple[NodeWorld, int, int]:
     leader = world.topic("t").open.leader
     assert world.put(leader, "t", "a", "b") == [OK, OK]
     world.until(lambda: all(c.metadata.topics["t"].current == 2 for c in world.nodes.values()))
+    proposed = world.nodes[leader].lifecycle._seals._until
+    assert not proposed, "RolloverProgress: a Seal that was applied keeps its place among those that may be"
     world.run(1)
     return world, leader, leader % 3 + 1
 
@@ -70,6 +72,7 @@ def test_a_forward_to_a_topic_that_is_gone_is_not_answered_and_leaves_nothing_be
     assert world.ask(other, protocol.Delete("t")) == [OK]
     world.run(0.5)
     assert forward(world, leader, other, 1 << 40) == [], "AnswersAreTrue: it may have been written"
+    assert not world.nodes[leader].lifecycle._early, "SpaceIsGivenBack: a forward waits for what is gone"
     assert "t" not in world.nodes[leader].lifecycle._shared, (
         "SpaceIsGivenBack: what is kept of a deleted topic piles up"
     )

@@ -194,7 +194,9 @@ class Proposals:
 
     def note(self, key: Key, now: float) -> None:
         """It is proposed now."""
-        assert key not in self._until and len(self._until) < MAX_SEALS, "a Seal is proposed that may not be"
+        assert key not in self._until and len(self._until) < MAX_SEALS, (
+            "RolloverProgress: a Seal is proposed that may not be"
+        )
         self._until[key] = now + self._resend_interval
 
     def applied(self, key: Key) -> None:
