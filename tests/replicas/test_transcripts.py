@@ -29,6 +29,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,12 @@ from walrus.storage.batch import Batch, Checksum
 FOLDER = Path(__file__).parent / "transcripts"
 FILES = sorted(FOLDER.glob("*.txt"))
 ROOT = Path(__file__).parents[2]
-CHAPTERS = [ast.get_docstring(shape.tree(path)) or "" for path in shape.MODULES]
+
+
+@cache
+def chapters() -> list[str]:
+    """The docstrings of all modules; parsed when a test asks, since every worker imports this."""
+    return [ast.get_docstring(shape.tree(path)) or "" for path in shape.MODULES]
 
 
 class Watched(NodeWorld):
@@ -345,13 +351,13 @@ def test_a_transcript_opens_with_what_to_look_for_and_names_its_invariants(path:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_chapter_and_the_architecture_refer_to_the_transcript(path: Path) -> None:
-    assert any(f"`{path.stem}`" in chapter for chapter in CHAPTERS)
+    assert any(f"`{path.stem}`" in chapter for chapter in chapters())
     page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     assert f"transcripts/{path.name})" in page
 
 
 def test_no_chapter_refers_to_a_transcript_that_is_not_there() -> None:
-    names = {name for chapter in CHAPTERS for name in named(chapter)}
+    names = {name for chapter in chapters() for name in named(chapter)}
     assert names == {path.stem for path in FILES}
 
 
