@@ -11,7 +11,7 @@ from tests.broker.world import NodeWorld, batch, three
 from walrus import commands, protocol
 from walrus.broker import handshake
 from walrus.broker.membership import MAX_CALLERS
-from walrus.broker.supervisor import JOIN_PATIENCE
+from walrus.broker.supervisor import JOIN_PATIENCE, Supervisor
 from walrus.consensus.messages import Membership
 from walrus.segments import MAX_JOINING, Announce, DeleteTopic, RegisterTopic, next_incarnation
 from walrus.wire import messages as m
@@ -411,6 +411,20 @@ def test_joiner_that_died_is_dropped_once_it_has_been_gone_for_long_and_not_befo
     world.run(patience * 0.9)
     assert 4 in world.nodes[1].metadata.nodes, "JoinerIsWaitedFor: it may come back"
     world.until(lambda: 4 not in world.nodes[1].metadata.nodes, within=patience)
+
+
+def test_joiner_that_was_dropped_and_joins_again_at_once_is_waited_for_anew(monkeypatch: pytest.MonkeyPatch):
+    world = three()
+    applicant = msgspec.structs.replace(stray(), directory_id="d4")
+    world.until(lambda: world.nodes[1].on_join(applicant, world.now).done)
+    world.until(lambda: 4 not in world.nodes[1].metadata.nodes)
+    with monkeypatch.context() as before_the_next_look:
+        before_the_next_look.setattr(Supervisor, "on_tick", lambda self, now: None)
+        world.until(lambda: world.nodes[1].on_join(applicant, world.now).done)
+    world.run(world.nodes[1].config.failure_timeout * (JOIN_PATIENCE - 1))
+    assert 4 in world.nodes[1].metadata.nodes, "JoinerIsWaitedFor: it is dropped for its first, late start"
+    world.start(4)
+    world.until(lambda: world.nodes[4].ready)
 
 
 def test_joiner_that_does_not_say_who_it_is_has_as_long_as_one_that_is_not_there(

@@ -367,7 +367,6 @@ def test_a_node_that_dies_while_it_is_taken_in_can_come_back_however_late(launch
     wait_for(lambda: 2 in cluster[1].metrics()["learners"], "the node to be a learner")
     wait_for(lambda: "2" not in cluster[1].metrics()["client_addresses"], "the node to be dropped again")
     late.patch = ""
-    late.forked = False  # what is back before the leader's next look at who was taken in is dropped once more
     late.start()
     cluster.wait_ready(1, 2)
 

@@ -457,6 +457,7 @@ class Controller:
             for node in self.members.on_applied():
                 self.lifecycle.forget_node(node)
                 self.cursors.forget_node(node)
+                self.supervisor.forget_node(node)
             self.requests.look_at_watches(now)
         for context, index in changes.confirmed_reads:
             self.read_indexes.on_confirmed(context, index)

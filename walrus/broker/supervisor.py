@@ -110,6 +110,10 @@ class Supervisor:
             self._gone.add(node)
         self.dirty = True
 
+    def forget_node(self, node: int) -> None:
+        """A node was removed: if it joins again, on the same directory even, it is waited for anew."""
+        self._taken_in = {key: at for key, at in self._taken_in.items() if key[0] != node}
+
     def on_copy_reply(self, node: int, reply: CopyReply, now: float) -> None:
         """A node has made a copy, perhaps for a repair of this Raft leader."""
         self._repairs.on_copy_reply(node, reply, now)
