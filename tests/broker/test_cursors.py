@@ -157,6 +157,24 @@ def test_a_leader_that_only_hears_gives_nothing_since_its_topic_may_be_deleted()
     assert bench.given() == [(waits, [b"b"])], "DeliveredIsPrefix: what waited for the lease is given at once"
 
 
+def test_a_get_now_and_then_finds_a_lease_that_was_renewed():
+    bench = Bench("a", "b")
+    bench.confirm(bench.get())
+    bench.fresh = False
+    bench.given()
+    bench.tick(config().lease_ttl * 0.75)
+    assert bench.asked, "the lease is renewed while the group is read now and then"
+    bench.asked.pop()(True, bench.now)
+    bench.now += config().lease_ttl * 0.5
+    waits = bench.get()
+    assert bench.given() == [(waits, [b"b"])], "a GET waits for a ReadIndex"
+    bench.confirm(waits)
+    bench.tick(c.IDLE_AFTER + 1)
+    bench.asked.clear()
+    bench.tick(config().lease_ttl)
+    assert not bench.asked, "a lease is renewed for a group that is not read any more"
+
+
 def test_only_what_is_confirmed_is_committed():
     bench = Bench("a", "b", "c")
     first = bench.get(2)

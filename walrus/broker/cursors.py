@@ -490,6 +490,8 @@ class Cursors:
     def on_tick(self, now: float) -> None:
         """Handle deadlines of requests and deliveries; release the memory of idle cursors."""
         self._gaps.on_tick(now)
+        if any(now - cursor.used_at <= IDLE_AFTER for cursor in self._cursors.values()):
+            self.tenure.keep(now)  # or a GET now and then would wait for a ReadIndex each time
         for cursor in list(self._cursors.values()):
             if cursor.handed and cursor.handed[0].deadline <= now:
                 self._rewind(cursor, cursor.handed[0].start)  # `_serve` below hands it to the next request

@@ -29,7 +29,7 @@ RARE = (
 RAREST = (
     (1, Options(nodes=4, newcomers=0, think=0.05), classes("members")),
     (27, varied(27, Options()), classes("disk,rot")),
-    (6, varied(6, Options()), classes("power,recovery,crash,rot")),
+    (48, varied(48, Options()), classes("power,recovery,crash,rot")),
 )
 """Runs (seed, options, faults) for three steps that chance rarely produces: a machine that joins anew, a
 damaged copy that cannot be deleted for lack of room, and a forced recovery.
