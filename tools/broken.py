@@ -19,7 +19,7 @@ from walrus.sim.options import Options, varied
 from walrus.sim.run import FailedRun, simulate
 from walrus.view import html, lanes, svg
 
-MOST = 1.5
+MOST = 2.0
 """The most processor seconds that a run may take."""
 EVENTS = 16
 """Events on a picture."""
