@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from tests.broker.test_segments import announce, cluster, seal
-from tests.broker.world import batch, config, three
+from tests.broker.world import NodeWorld, batch, config, three
 from walrus import protocol
 from walrus.replicas.copies import Copies
 from walrus.replicas.repair import LONGEST_PATIENCE, MAX_REPAIRS, PUT_OFF, Repairs
@@ -421,12 +421,18 @@ def test_fourth_node_replaces_the_copies_of_a_dead_one():
     assert len(world.topic("t").segments[0].replicas) == 3, "EnoughReplicas"
 
 
-def test_damaged_sealed_copy_is_never_served_and_is_made_anew():
+def sealed() -> NodeWorld:
+    """Three nodes; the first segment of t is sealed with a, b, c and d, on all of them."""
     world = three(max_segment_entries=4)
     world.register("t")
     world.put(1, "t", "a", "b", "c", "d")
     world.until(lambda: world.topic("t").current == 2)
     world.run(0.5)
+    return world
+
+
+def test_damaged_sealed_copy_is_never_served_and_is_made_anew():
+    world = sealed()
     for node in (1, 2):
         world.stores[node][0].damaged.add(("t/1", 2))
     assert world.ask(1, protocol.Fetch("t", 1, 2)) == [b"OK 3 c"], "DeliveredIsPrefix"
@@ -441,11 +447,7 @@ def test_damaged_sealed_copy_is_never_served_and_is_made_anew():
 
 def test_a_copy_made_anew_that_is_not_what_was_sealed_replaces_nothing_and_stops_the_node():
     """Its readers would see other entries than those of the other replicas."""
-    world = three(max_segment_entries=4)
-    world.register("t")
-    world.put(1, "t", "a", "b", "c", "d")
-    world.until(lambda: world.topic("t").current == 2)
-    world.run(0.5)
+    world = sealed()
     world.stores[1][0].damaged.add(("t/1", 2))
     for node in (2, 3):
         world.stores[node][0].entries["t/1"][3] = b"other"
@@ -475,11 +477,7 @@ def test_damage_that_a_reader_finds_in_an_open_segment_ends_it():
 
 def test_damage_that_a_checksum_finds_is_mended_as_if_a_reader_had_found_it():
     """Repair asks for the checksum of a copy that is not read. After a restart it is read from the disk."""
-    world = three(max_segment_entries=4)
-    world.register("t")
-    world.put(1, "t", "a", "b", "c", "d")
-    world.until(lambda: world.topic("t").current == 2)
-    world.run(0.5)
+    world = sealed()
     world.kill(2)
     world.stores[2][0].damaged.add(("t/1", 2))
     world.start(2)
@@ -511,11 +509,7 @@ def test_damaged_tail_of_an_empty_sealed_segment_is_dropped():
 
 
 def test_new_copy_is_verified_once_however_long_other_checksums_take(monkeypatch: pytest.MonkeyPatch):
-    world = three(max_segment_entries=4)
-    world.register("t")
-    world.put(1, "t", "a", "b", "c", "d")
-    world.until(lambda: world.topic("t").current == 2)
-    world.run(0.5)
+    world = sealed()
     world.stores[1][0].damaged.add(("t/1", 2))
     monkeypatch.setattr(Copies, "go_on_summing", lambda self: None)
     assert world.ask(1, protocol.Fetch("t", 1, 2)) == [b"OK 3 c"], "DeliveredIsPrefix"

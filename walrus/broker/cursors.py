@@ -490,8 +490,6 @@ class Cursors:
     def on_tick(self, now: float) -> None:
         """Handle deadlines of requests and deliveries; release the memory of idle cursors."""
         self._gaps.on_tick(now)
-        if any(now - cursor.used_at <= IDLE_AFTER for cursor in self._cursors.values()):
-            self.tenure.keep(now)  # or a GET now and then would wait for a ReadIndex each time
         for cursor in list(self._cursors.values()):
             if cursor.handed and cursor.handed[0].deadline <= now:
                 self._rewind(cursor, cursor.handed[0].start)  # `_serve` below hands it to the next request
@@ -502,6 +500,8 @@ class Cursors:
                 self._answer(origin, get, EMPTY, error=errors.CURSOR_STUCK)
             if now - cursor.used_at > IDLE_AFTER:
                 self._rest(cursor)
+            else:
+                self.tenure.keep(now)  # or a GET now and then would wait for a ReadIndex each time
 
     def _rest(self, cursor: GroupCursor) -> None:
         """Release the memory of an idle cursor, and forget it if the metadata has its position."""
