@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from tests.broker.world import batch, config, three
+import pytest
+
+from tests.broker.world import HOPS, batch, config, three
 from walrus import protocol
 from walrus.broker.read_index import ReadIndexes
 from walrus.consensus.messages import AppendEntriesRequest, Role
 from walrus.wire import messages as m
 from walrus.wire.effects import Outbox, Send
+from walrus.wire.receipts import Receipt
+from walrus.wire.requests import Time
 
 # ------------------------------------------------------------------------------------ the rules, one by one
 
@@ -39,7 +43,7 @@ class Questions:
         return sent[0].request if sent else None  # type: ignore[union-attr]
 
     def answer(self, request: int, index: int) -> None:
-        self.read_indexes.on_reply(m.ReadIndexReply(request=request, index=index))
+        self.read_indexes.on_message(9, m.ReadIndexReply(request=request, index=index), 0.0)
 
     def apply(self, index: int) -> None:
         self.read_indexes.on_applied(index, 0.0)
@@ -55,6 +59,28 @@ def test_an_answer_holds_once_all_of_it_is_applied_and_not_one_entry_earlier():
     assert questions.fresh == [], "ReadIndex: answered before all of it is applied"
     questions.apply(7)
     assert questions.fresh == ["a"], "ReadConsistency: an answer does not hold although all of it is applied"
+
+
+def test_an_answer_of_which_all_is_applied_holds_at_once():
+    """Waiting for Raft's next `Ready` would take up to a heartbeat: a node that follows has few of them."""
+    questions = Questions()
+    questions.apply(7)
+    questions.answer(questions.ask("a") or 0, 7)
+    assert questions.fresh == ["a"], "ReadProgress: an answer waits for what is applied next"
+
+
+def test_a_question_that_comes_up_as_one_is_answered_is_asked_at_once():
+    questions = Questions()
+    questions.apply(7)
+    asked: list[int | None] = []
+    questions.read_indexes.ask(lambda fresh, now: asked.append(questions.ask("later")), 0.0)
+    (question,) = questions.outbox.take()
+    assert isinstance(question, Send) and isinstance(question.message, m.ReadIndex)
+    questions.answer(question.message.request, 7)
+    assert asked and asked[0], "ReadProgress: an answer, or the question that follows it, waits"
+    assert questions.fresh == [], "ReadIndex: answered with an index from before the question"
+    questions.answer(asked[0], 7)
+    assert questions.fresh == ["later"], "ReadProgress: the second answer waits"
 
 
 def test_a_question_that_comes_up_while_one_is_on_its_way_does_not_join_it():
@@ -150,6 +176,33 @@ def test_topic_that_another_node_just_registered_is_found():
     world.cut.clear()
     world.until(lambda: bool(world.replies[slot]))
     assert world.replies[slot] == [b"OK"], "ReadConsistency: a topic that was registered elsewhere is unknown"
+
+
+REQUESTS = (
+    *(protocol.Register("t"), protocol.Register("new"), protocol.Configure("t", {"retain_entries": 1_000})),
+    *(protocol.Get("t"), protocol.Receive("t", "g"), protocol.Fetch("t", 1, 0), protocol.Find("t", Time(1))),
+    *(protocol.Put("t", batch("a")), protocol.Put("unknown", batch("a"))),
+    *(protocol.Receive("t", "g"), protocol.Extend("t", "g", Receipt(1, 0, 0, 1), 9_000)),
+    *(protocol.Nack("t", "g", Receipt(1, 0, 0, 1)), protocol.Receive("t", "g")),
+    *(protocol.Ack("t", "g", (Receipt(1, 0, 0, 2),)), protocol.Seek("t", "g", "end")),
+    *(protocol.Seek("t", "g", Time(1)), protocol.Find("t", Time(1)), protocol.Get("t")),
+    *(protocol.State("t"), protocol.State("unknown"), protocol.Groups("t"), protocol.Topics("")),
+    protocol.Delete("new"),
+)
+
+
+@pytest.mark.parametrize("through", (1, 2, 3))
+def test_no_request_to_a_quiet_cluster_waits_for_a_tick_or_a_heartbeat(through: int):
+    """Messages and syncs alone bring the answer; what was known of others has lapsed before each request."""
+    world = three()
+    world.register("t")
+    for request in REQUESTS:
+        world.run(world.nodes[through].config.lease_ttl)
+        slot = world.send(through, request)
+        for _ in range(3 * HOPS):
+            world._turns()
+            world._deliver()
+        assert world.replies[slot], f"ReadProgress: {type(request).__name__} waits for a tick or a heartbeat"
 
 
 def test_node_without_a_majority_says_so_instead_of_unknown():

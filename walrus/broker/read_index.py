@@ -37,6 +37,7 @@ class ReadIndexes:
         self._request = 0  # the number of the request in flight; 0: none
         self._asked_at = 0.0
         self._index: int | None = None  # its answer: the index that must be applied
+        self._applied = 0  # the index up to which the metadata is applied
         self._remote: dict[int, tuple[int, int]] = {}  # at the leader: context -> (node, request)
 
     def ask(self, then: Then, now: float) -> None:
@@ -66,7 +67,7 @@ class ReadIndexes:
         if isinstance(message, ReadIndex):
             self.on_read_index(sender, message, now)
         else:
-            self.on_reply(message)
+            self.on_reply(message, now)
 
     def on_read_index(self, sender: int, message: ReadIndex, now: float) -> None:
         """Take another node's request; only a leader answers."""
@@ -83,14 +84,20 @@ class ReadIndexes:
         if remote:
             self._outbox.send(remote[0], ReadIndexReply(request=remote[1], index=index))
 
-    def on_reply(self, reply: ReadIndexReply) -> None:
-        """Take the leader's answer."""
+    def on_reply(self, reply: ReadIndexReply, now: float) -> None:
+        """Take the leader's answer; all of it may be applied already."""
         if reply.request == self._request:
             self._index = reply.index
+            self._look(now)
 
     def on_applied(self, index: int, now: float) -> None:
         """The metadata is applied up to `index`."""
-        if self._index is None or index < self._index:
+        self._applied = index
+        self._look(now)
+
+    def _look(self, now: float) -> None:
+        """Call what waits for the answer, once all of it is applied."""
+        if self._index is None or self._applied < self._index:
             return
         done, self._asked = self._asked, []
         self._request, self._index = 0, None

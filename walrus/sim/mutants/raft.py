@@ -335,7 +335,7 @@ READS = (
         "read_answered_before_applied",
         "ReadIndex",
         "a confirmed read is answered before the metadata is applied up to its index",
-        Slip("if self._index is None or index < self._index:", "if self._index is None:"),
+        Slip("if self._index is None or self._applied < self._index:", "if self._index is None:"),
     ),
     Mutant.of(
         "deposed_leader_dates_its_lease",
