@@ -17,9 +17,9 @@ SEEDS = range(1, 25) if DEEP else (1, 6)
 
 PLANTED = {
     "repetition_appended": (1, "PubAppend"),
-    "gap_taken": (1, "PubAppend"),
+    "gap_taken": (6, "PubAppend"),
     "recovery_without_producers": (6, "Seal"),
-    "repetition_answered_at_once": (1, "Repeat"),
+    "repetition_answered_at_once": (6, "Repeat"),
 }
 """Planted bugs: the seed of a run that shows each, and the event that is no step."""
 if DEEP:
