@@ -48,14 +48,14 @@ deep-traces: .venv/.installed ## corrupted runs by the thousand, which TLC is to
 		tests/tlc/test_publish_traces.py tests/tlc/test_retention_traces.py
 
 deep-simulator: .venv/.installed ## long runs of sixty seeds, and a deep exploration (an hour and a half)
-	$(BIN)/python -m walrus.sim --seed 1000 --seeds 50
-	$(BIN)/python -m walrus.sim --seed 2000 --seeds 10 --small-shares --workers 2 --keepers 1
+	$(BIN)/python -m walrus.sim --seed 1000 --seeds 16
+	$(BIN)/python -m walrus.sim --seed 2000 --seeds 4 --small-shares --workers 2 --keepers 1
 	$(BIN)/python -m walrus.sim explore segments --depth 8
 
 deep-replay: .venv/.installed ## thousands of TLC's behaviours, performed on the code (half an hour)
-	$(BIN)/python -m walrus.tlc replay --behaviours 3000
-	$(BIN)/python -m walrus.tlc replay walrus-simulate --behaviours 3000
-	$(BIN)/python -m walrus.tlc replay walrus-simulate --behaviours 300 --checkpoints
+	$(BIN)/python -m walrus.tlc replay --behaviours 1000
+	$(BIN)/python -m walrus.tlc replay walrus-simulate --behaviours 1000
+	$(BIN)/python -m walrus.tlc replay walrus-simulate --behaviours 100 --checkpoints
 
 fuzz: .venv/.installed ## atheris on every decoder of foreign bytes; MINUTES=10 in all (Linux)
 	$(INSTALL) '.[fuzz]'

@@ -41,7 +41,7 @@ settings.register_profile(
 settings.register_profile(
     "deep",
     deadline=None,
-    max_examples=1_000,
+    max_examples=400,
     stateful_step_count=60,
     suppress_health_check=list(HealthCheck),
 )

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 ROUNDS = 60 if DEEP else 6
-SEEDS = range(10) if DEEP else range(1)
+SEEDS = range(4) if DEEP else range(1)
 
 
 def hurt(cluster: Cluster, rng: random.Random) -> str:

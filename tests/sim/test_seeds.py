@@ -38,7 +38,7 @@ KINDS = {
 }
 
 
-SEEDS = range(5 if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else 1)
+SEEDS = range(3 if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -69,7 +69,7 @@ class Runs:
 
     @cached_property
     def corrupt(self) -> dict[str, list[Event]]:
-        return corrupted_runs(self.whole, self.kinds, 6 if DEEP else 1)
+        return corrupted_runs(self.whole, self.kinds, 3 if DEEP else 1)
 
     @cached_property
     def with_bugs(self) -> dict[str, list[Event]]:

@@ -13,7 +13,7 @@ from walrus.tlc.trace_publish import PUBLISH, published
 from walrus.tlc.trace_spec import Event
 from walrus.tlc.traces import validate
 
-SEEDS = range(1, 25) if DEEP else (1, 6)
+SEEDS = range(1, 13) if DEEP else (1, 6)
 
 PLANTED = {
     "repetition_appended": (1, "PubAppend"),

@@ -16,8 +16,8 @@ from walrus.tlc.trace_spec import Event
 from walrus.tlc.traces import validate
 
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
-SEEDS = range(24) if DEEP else (0, 4)
-EACH = 8 if DEEP else 1
+SEEDS = range(12) if DEEP else (0, 4)
+EACH = 4 if DEEP else 1
 SIZES = ((3, 4), (5, 6), (2, 4), (3, 5))
 
 
