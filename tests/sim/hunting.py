@@ -22,8 +22,8 @@ SHOWN_BY = {
     "no_duplicate_check": 2,
     "receipt_of_before_the_seek": 2,
     "late_reports_count": 30,
-    "recovery_with_producers_of_any_copy": 14,
-    "recovery_without_producers": 4,
+    "recovery_with_producers_of_any_copy": 33,
+    "recovery_without_producers": 14,
     "takes_a_forward_twice": 11,
     "timeout_acknowledges": 4,
 }

@@ -11,7 +11,7 @@ from walrus.sim.options import Options
 from walrus.sim.run import Simulation
 
 REPEAT = Options(repeaters=3, producers=1, consumers=1, fetchers=0, newcomers=0, think=0.02)
-SEEDS = 13
+SEEDS = 33
 STEPS = 4_000
 
 
