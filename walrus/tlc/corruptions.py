@@ -191,7 +191,8 @@ def another_cursor(run: list[Event], rng: Random) -> list[Event] | None:
     cursors = [list(cursor) for cursor in run[place]["cursors"]]
     number = rng.randrange(len(cursors))
     cursors[number][3] = max(0, cursors[number][3] + (1, -1, 2)[rng.randrange(3)])
-    if tuple(cursors[number]) in put:  # an earlier proposal may be committed late
+    at_the_start = cursors[number][2:] == [1, 0]  # where a group is before its first commit: nothing moves
+    if at_the_start or tuple(cursors[number]) in put:  # an earlier proposal may be committed late
         return None
     return _command(run, run[place]["index"], cursors=cursors)
 
