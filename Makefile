@@ -33,26 +33,26 @@ test: .venv/.installed ## everything
 quick: .venv/.installed ## the tests that start no process and no TLC
 	$(PYTEST) -n 2 -q -m 'not process and not tla and not slow'
 
-deep: deep-tests deep-nodes deep-traces deep-simulator deep-replay ## all five parts (five hours on two cores)
+deep: deep-tests deep-nodes deep-traces deep-simulator deep-replay ## all five parts (two hours on two cores)
 
-deep-tests: .venv/.installed ## the property tests with many more examples (an hour and a half)
+deep-tests: .venv/.installed ## the property tests with many more examples, and a call cut at each line (an hour)
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -n 2 --dist worksteal -q --timeout 7200 -m 'not process and not tla'
 
-deep-nodes: .venv/.installed ## many more faults on real nodes, and a million entries mirrored to NATS (40 minutes)
+deep-nodes: .venv/.installed ## many more faults on real nodes, and a million entries mirrored to NATS (20 minutes)
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -q tests/node/test_chaos.py tests/node/test_independent.py
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -q --timeout 7200 tests/mirror/test_nats.py
 
-deep-traces: .venv/.installed ## corrupted runs by the thousand, which TLC is to refuse (an hour)
+deep-traces: .venv/.installed ## corrupted runs by the hundred, which TLC is to refuse (half an hour)
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -n 2 -q tests/tlc/test_corruptions.py tests/tlc/test_raft_corruptions.py
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -q --timeout 7200 tests/tlc/test_delivery_traces.py \
 		tests/tlc/test_publish_traces.py tests/tlc/test_retention_traces.py
 
-deep-simulator: .venv/.installed ## long runs of sixty seeds, and a deep exploration (an hour and a half)
+deep-simulator: .venv/.installed ## long runs of twenty seeds, and a deep exploration (20 minutes)
 	$(BIN)/python -m walrus.sim --seed 1000 --seeds 16
 	$(BIN)/python -m walrus.sim --seed 2000 --seeds 4 --small-shares --workers 2 --keepers 1
 	$(BIN)/python -m walrus.sim explore segments --depth 8
 
-deep-replay: .venv/.installed ## thousands of TLC's behaviours, performed on the code (half an hour)
+deep-replay: .venv/.installed ## thousands of TLC's behaviours, performed on the code (10 minutes)
 	$(BIN)/python -m walrus.tlc replay --behaviours 1000
 	$(BIN)/python -m walrus.tlc replay walrus-simulate --behaviours 1000
 	$(BIN)/python -m walrus.tlc replay walrus-simulate --behaviours 100 --checkpoints
