@@ -207,7 +207,7 @@ def validate(
     *,
     specs: Sequence[TraceSpec] | None = None,
     explain: bool = True,
-    timeout: float = 600.0,
+    timeout: float = 3_000.0,
 ) -> list[TraceVerdict]:
     """Check whether each of these runs is a behaviour of the specs that it has events of. Raises TlcError.
 
