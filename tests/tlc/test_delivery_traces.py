@@ -23,8 +23,8 @@ PLANTED = {
 """Planted bugs: the seed of a run that shows each, and the invariant that the refused step stands for."""
 if DEEP:
     PLANTED |= {
-        "timeout_acknowledges": (3, "NothingSkipped"),
-        "window_without_end": (2, "AckedNotRedelivered"),
+        "timeout_acknowledges": (1, "NothingSkipped"),
+        "window_without_end": (3, "AckedNotRedelivered"),
         "join_without_the_runs": (4, "NothingSkipped"),
     }
 
