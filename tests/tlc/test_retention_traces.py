@@ -47,6 +47,24 @@ def test_every_kind_of_corruption_fits_some_run() -> None:
     assert RUNS.unfit_kinds() == set()
 
 
+def test_a_group_at_the_end_of_a_segment_moves_on_with_its_seal() -> None:
+    """It has read the segment; the Trim behind it tells the segment of its next entry."""
+    opened = {"topic": "t", "number": 1, "segment": 1, "replicas": [1], "leader": 1}
+    commands: list[Event] = [
+        {"op": "RegisterTopic", **opened},
+        {"op": "CommitCursors", "cursors": [["t", "g", 1, 3]]},
+        {"op": "Seal", "topic": "t", "segment": 1, "count": 3, "cursors": []},
+        {"op": "Trim", "topic": "t", "old": 1, "first": 2, "cursors": [["t", "g", 2, 0]]},
+    ]
+    run: list[Event] = [
+        {"ev": "Apply", "node": 1, "index": index, **command} for index, command in enumerate(commands, 1)
+    ]
+    run.append({"ev": "Drop", "node": 1, "topic": "t", "segment": 1})
+    (part,) = retained(run).values()
+    told = [event["mark"] for event in part if event["ev"] in ("CommitCursors", "Seal", "Trim")]
+    assert told == [1, 2, 2], "MarkInBounds: the mark moves where nothing was told of it"
+
+
 def test_the_spec_of_the_data_plane_is_not_shown_what_was_dropped() -> None:
     dropped = {name: shortened(run) for name, run in RUNS.whole.items()}
     assert any(dropped.values()), "nothing was dropped in any of these runs"

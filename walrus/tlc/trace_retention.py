@@ -51,9 +51,20 @@ class _Marks:
     def __init__(self, topic: str, group: str) -> None:
         self._topic, self._group = topic, group
         self._counts: dict[int, int] = {}
+        self._place: tuple[int, int] | None = None  # the last that was told
 
-    def sealed(self, segment: int, count: int) -> None:
+    def registered(self) -> None:
+        """Begin another topic of the name, in which the group has no place yet."""
+        self._place = None
+
+    def sealed(self, segment: int, count: int) -> int:
+        """Return the group's mark if it had read all of this segment, which ends here; else 0."""
+        before = self._now()
         self._counts[segment] = count
+        return after if (after := self._now()) != before else 0
+
+    def _now(self) -> int:
+        return self._advanced(*self._place) if self._place else 0
 
     def _advanced(self, segment: int, offset: int) -> int:
         while segment in self._counts and offset >= self._counts[segment]:
@@ -64,11 +75,13 @@ class _Marks:
         """Return the group's mark and generation that the event has; 0 and 0 if it has none."""
         for topic, group, segment, offset in event.get("cursors", ()):
             if (topic, group) == (self._topic, self._group):
-                return self._advanced(segment, offset), 0
+                self._place = segment, offset
+                return self._now(), 0
         for told in event.get("groups", ()):
             topic, group, generation, segment, offset, _ = told if len(told) > 5 else [self._topic, *told]
             if (topic, group) == (self._topic, self._group):
-                return self._advanced(segment, offset), generation
+                self._place = segment, offset
+                return self._now(), generation
         return 0, 0
 
 
@@ -106,10 +119,11 @@ class _OfReplica:
         name, ours = event["op"], event.get("topic") == self._topic
         told = {"ev": name, "index": event["index"]}
         if name in _COMMANDS and ours:
-            if name == "Seal":
-                self._marks.sealed(event["segment"], event["count"])
+            moved = self._marks.sealed(event["segment"], event["count"]) if name == "Seal" else 0
+            if name == "RegisterTopic":
+                self._marks.registered()
             told |= {key: event[key] for key in _VALUES if key in event}
-            yield {**told, "mark": self._marks.of(event)[0]}
+            yield {**told, "mark": self._marks.of(event)[0] or moved}
         elif name in _MOVES:
             mark, generation = self._marks.of(event)
             if mark:
