@@ -14,9 +14,11 @@ from walrus.sim.run import Result, simulate
 
 STEPS = 3_000
 SHOWN_BY = (
-    *((seed, faults.DEFAULT) for seed in (8, 16, 21)),
+    *((seed, faults.DEFAULT) for seed in (1, 3, 8, 16, 21)),
     *((seed, faults.classes("all")) for seed in (11, 17)),
-    *((seed, ("disk",)) for seed in (27, 34)),
+    *((seed, ("disk",)) for seed in (27, 34, 68)),
+    *((seed, ("ambush", "messages")) for seed in (17, 26, 36)),
+    (11, ("disk", "rot")),
 )
 """Runs (seed, faults) that together with `coverage.RAREST` showed all when it was looked for last."""
 BROAD, MOST = 8, 100
