@@ -199,9 +199,7 @@ def test_no_request_to_a_quiet_cluster_waits_for_a_tick_or_a_heartbeat(through: 
     for request in REQUESTS:
         world.run(world.nodes[through].config.lease_ttl)
         slot = world.send(through, request)
-        for _ in range(3 * HOPS):
-            world._turns()
-            world._deliver()
+        world.hop(3 * HOPS)
         assert world.replies[slot], f"ReadProgress: {type(request).__name__} waits for a tick or a heartbeat"
 
 

@@ -22,6 +22,7 @@ from random import Random
 from typing import Final
 
 from walrus.tlc.corrupting import Corruption, changed, pick, those
+from walrus.tlc.referee import START
 from walrus.tlc.trace_spec import Event, begin_of
 from walrus.tlc.trace_walrus import data_plane
 
@@ -191,8 +192,9 @@ def another_cursor(run: list[Event], rng: Random) -> list[Event] | None:
     cursors = [list(cursor) for cursor in run[place]["cursors"]]
     number = rng.randrange(len(cursors))
     cursors[number][3] = max(0, cursors[number][3] + (1, -1, 2)[rng.randrange(3)])
-    at_the_start = cursors[number][2:] == [1, 0]  # where a group is before its first commit: nothing moves
-    if at_the_start or tuple(cursors[number]) in put:  # an earlier proposal may be committed late
+    if tuple(cursors[number][2:]) == START:  # where a group is before its first commit: nothing moves
+        return None
+    if tuple(cursors[number]) in put:  # an earlier proposal may be committed late
         return None
     return _command(run, run[place]["index"], cursors=cursors)
 
