@@ -12,7 +12,7 @@ from walrus.tlc.configs import SPECS, known_states
 from walrus.tlc.patches import generated
 from walrus.tlc.verdicts import OTHER_STATES, Verdict, candidates, judge, load, mutants_of, summary
 
-SAMPLE = 20
+SAMPLE = 12
 """So many of a spec's verdicts are looked at again in every run of the tests."""
 
 SMALL = 5_000
