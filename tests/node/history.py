@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
@@ -59,6 +60,8 @@ class Producer(threading.Thread):
         super().__init__(name=f"producer {name}", daemon=True)
         self.attempts: list[Attempt] = []
         self.acknowledged = 0
+        self.slowest = 0.0
+        """Seconds that the slowest answer took."""
         self._cluster, self._topic, self._label = cluster, topic.encode(), name.encode()
         self._nodes, self._window, self._padding = list(nodes), window, b"." * size
         self._stopped = threading.Event()
@@ -106,11 +109,13 @@ class Producer(threading.Thread):
         """One window of PUTs; False when the connection is over."""
         batch = [b"%b-%d%b" % (self._label, next(self._numbers), self._padding) for _ in range(self._window)]
         answered = 0
+        sent_at = time.monotonic()
         try:
             wire.send(*[b"PUT %b %b" % (self._topic, payload) for payload in batch])
             for payload in batch:
                 reply = wire.receive()
                 answered += 1
+                self.slowest = max(self.slowest, time.monotonic() - sent_at)
                 self.attempts.append(Attempt(payload, outcome(reply), reply))
                 self.acknowledged += reply == b"OK"
         except (Closed, TimeoutError) as error:
