@@ -812,3 +812,31 @@ def test_metrics_say_which_versions_are_spoken_and_known():
     metrics = world.metrics(1)
     assert metrics["wire_versions"] == {"2": handshake.VERSION, "3": handshake.VERSION}
     assert metrics["command_versions"] == {"1": commands.VERSION, "2": commands.VERSION, "3": 2}
+
+
+def test_a_read_ends_with_the_connection_that_it_was_sent_on():
+    world = three()
+    world.register("t")
+    answers: list[str] = []
+    world.nodes[1].reads.ask(
+        2, "t", 1, 0, entries=1, raw=True, now=world.now, then=lambda batch, error, at: answers.append(error)
+    )
+    assert not answers, "ReadProgress: answered before it was asked"
+    world.nodes[1].on_disconnected(2, True, world.now)
+    assert [bool(error) for error in answers] == [True], "ReadProgress: it waits for what cannot come"
+
+
+def test_of_a_node_that_was_removed_no_numbers_of_requests_are_kept():
+    """Another one may join under its id; it numbers its requests anew, and they would pass for old ones."""
+    world = three(replication_factor=1)
+    for topic in ("a", "b"):
+        world.register(topic)
+    topic = next(name for name in ("a", "b") if world.topic(name).open.leader != 3)
+    leader = world.nodes[world.topic(topic).open.leader]
+    assert world.put(3, topic, "x") == [b"OK"] and world.ask(3, protocol.Get(topic)) == [b"OK x"]
+    seen = leader.lifecycle._shared[topic].seen
+    cursor = leader.cursors.cursors()[topic, ""]
+    assert 3 in cursor.latest and 3 in seen, "NoDuplicate: a repeated request would not be told"
+    assert world.ask(1, protocol.Leave(3), within=60) == [b"OK"], "OnlyWhatWasMeant"
+    world.run(0.5)
+    assert 3 not in cursor.latest and 3 not in seen, "ReadProgress: requests of another node pass for old"

@@ -212,6 +212,28 @@ def test_a_cursor_beyond_an_end_that_a_recovery_found_goes_on_with_the_next_segm
     assert cursor.position == Position(2, 0), "CursorInBounds: there is no third entry"
 
 
+def test_a_stop_waits_until_it_is_known_what_became_of_a_delivery():
+    bench = Bench("a", "b")
+    assert not bench.cursors.uncommitted, "nothing was handed out"
+    number = bench.get(1)
+    assert bench.cursors.uncommitted, "DeliveredIsPrefix: a stop would hand out again what has arrived"
+    bench.confirm(number)
+    assert bench.cursors.uncommitted, "DeliveredIsPrefix: a stop would hand out again what has arrived"
+    bench.metadata.apply(CommitCursors(cursors={"t": bench.committed()}))
+    assert not bench.cursors.uncommitted, "a stop waits for what is committed"
+
+
+def test_what_waits_at_a_node_that_is_gone_is_given_nothing():
+    bench = Bench("a", "b")
+    first = bench.get(1)
+    bench.get(1, origin=3)
+    bench.cursors.on_disconnected(3, bench.now)
+    bench.confirm(first)
+    bench.get(1)
+    sent = [(to, reply.batch.payloads()) for to, reply in bench.sent(m.GetReply)]
+    assert sent == [(2, [b"a"]), (2, [b"b"])], "DeliveredIsPrefix: an entry waits for a node that is gone"
+
+
 def test_what_could_not_be_delivered_is_given_to_the_next():
     bench = Bench("a", "b")
     bench.confirm(bench.get(1), delivered=False)
@@ -315,6 +337,19 @@ def test_sealed_segment_that_is_not_here_is_read_from_a_replica():
     assert given == [[b"a", b"b"]], "DeliveredIsPrefix: entries behind the count are given"
 
 
+def test_answer_of_a_replica_that_comes_when_its_cursor_is_forgotten_moves_nothing():
+    bench = Bench("a", "b", here=False, sealed=True)
+    bench.get(5)
+    ((to, read),) = bench.sent(m.Read)
+    bench.metadata.apply(seal(2, 0, leader=2))
+    bench.topic_changed()
+    (moved,) = [reply.moved for _, reply in bench.sent(m.GetReply)]
+    answer = m.ReadReply(request=read.request, batch=batch("a", "b"), error="")
+    bench.reads.on_reply(to, answer, bench.now)
+    assert moved and not bench.sent(m.GetReply), "DeliveredIsPrefix: a node that does not lead hands out"
+    bench.cursors.check_invariants()
+
+
 def test_read_that_fails_is_tried_again():
     bench = Bench("a", here=False, sealed=True)
     bench.get(1)
@@ -395,6 +430,20 @@ def test_leader_that_led_before_does_not_go_back_behind_what_others_committed():
     bench.sent(m.GetReply)
     bench.get(1)
     assert [entries for _, entries in bench.given()] == [[]], "DeliveredIsPrefix"
+
+
+def test_what_was_on_its_way_before_others_led_is_not_handed_out_again():
+    bench = Bench("a", "b", "c")
+    bench.get(1)
+    bench.metadata.apply(seal(1, 3, leader=2))
+    bench.metadata.apply(CommitCursors(cursors={"t": {"": Position(1, 3)}}))
+    bench.metadata.apply(seal(2, 0, leader=1))
+    bench.commit_index = 0
+    bench.topic_changed()
+    bench.get(1)
+    assert [entries for _, entries in bench.given()[1:]] == [[]], (
+        "DeliveredIsPrefix: handed out behind what others have committed"
+    )
 
 
 # --- bounds ---

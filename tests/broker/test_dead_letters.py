@@ -9,7 +9,7 @@ from tests.broker.test_queues import ack, loaded, others, owner, payloads, recei
 from tests.broker.world import NodeWorld
 from walrus import protocol
 from walrus.broker.dead_letters import dead_letter_topic
-from walrus.protocol import Configure, Nack
+from walrus.protocol import Configure, Nack, Seek
 from walrus.wire import messages as m
 
 
@@ -39,6 +39,17 @@ def test_an_entry_that_comes_back_too_often_goes_to_the_dead_letters() -> None:
     )
     assert world.topic("t").groups["g"].low == (1, 3), "EveryEntryAcked: an entry that was given up is done"
     assert receive(world, 3) == [b"EMPTY"], "AckedNotRedelivered"
+
+
+def test_what_was_a_dead_letter_before_a_seek_and_is_acknowledged_after_it_is_none() -> None:
+    world = limited(1, count=1)
+    give_back(world, 1)
+    assert payloads(world, 2) == [], "EveryEntryAcked: handed out more often than the topic allows"
+    world.until(lambda: world.topic("t").dead == {"g": 1})
+    assert world.ask(1, Seek("t", "g", "begin")) == [b"OK"]
+    (receipt,) = take(world, 1)
+    ack(world, 1, receipt)
+    assert world.topic("t").dead == {"g": 1}, "EveryEntryAcked: what was acknowledged counts as a dead letter"
 
 
 def test_without_a_limit_it_comes_for_ever() -> None:

@@ -117,6 +117,14 @@ def test_a_run_stops_before_what_an_earlier_owner_saw_acknowledged():
     assert taken == [1, 2, 4, 5, 6, 7], "NothingSkipped"
 
 
+def test_a_run_stops_before_what_is_acknowledged_here_by_a_receipt_of_an_earlier_owner():
+    group, of = fresh(), topic()
+    assert group.acknowledge(Receipt(1, 2, 0, 1), of, 5), "EveryEntryAcked: its receipt is as good as another"
+    taken = [receipt.offset for _ in range(3) for receipt in take_run(group, of, 5, 0.0, 5)]
+    assert 2 not in taken, "AckedNotRedelivered: acknowledged, and handed out in a run"
+    assert taken == [0, 1, 3, 4], "NothingSkipped"
+
+
 def test_a_seal_takes_along_what_is_out_and_what_is_noted_and_not_what_was_given_back():
     group, of = fresh(), topic()
     noted, again, out, back = (take(group, of, 4) for _ in range(4))

@@ -197,3 +197,13 @@ def test_a_recovery_that_retention_took_away_unseen_is_waited_for_too():
     assert waits, "AckedNotRedelivered: the owner of before may serve still"
     known = cluster(LOST, seal(2, 7, leader=1))
     assert serves_from(gone, before=known) == 10.0, "EveryEntryAcked: it was waited for when it was seen"
+
+
+def test_the_next_topic_of_a_name_does_not_wait_for_the_owners_of_the_last():
+    tenure, asked = tenure_of(cluster())
+    tenure.keep(10.0)
+    asked.pop()(True, 10.0)
+    tenure.on_topic("t", cluster(LOST).topics["t"], 10.0)
+    assert not tenure.serves("t", 10.1), "AckedNotRedelivered: the owner of before may serve still"
+    tenure.on_topic("t", None, 10.1)
+    assert tenure.serves("t", 10.2), "EveryEntryAcked: it waits for owners of a topic that is gone"

@@ -14,6 +14,7 @@ from walrus.broker.lifecycle import Early, EarlyForwards, Lifecycle
 from walrus.replicas.replication import SegmentWriter
 from walrus.segments import Seal
 from walrus.wire import messages as m
+from walrus.wire.effects import Send
 
 OK = b"OK"
 
@@ -417,3 +418,15 @@ def test_a_replica_that_goes_again_before_all_writers_knew_that_it_was_back_is_o
     lives.on_connection(other, False, world.now)
     world.run(0.5)
     assert not any(writer.reaches(other) for writer in writers), "NoRest: it is waited for in vain"
+
+
+def test_a_connection_that_replaces_another_is_one_on_which_nothing_was_sent():
+    world = three()
+    world.register("t")
+    leader = world.topic("t").open.leader
+    other, node = leader % 3 + 1, world.nodes[leader]
+    node.take_effects()
+    node.lifecycle.on_connection(other, connected=True, now=world.now)
+    sent = [effect for effect in node.take_effects() if isinstance(effect, Send)]
+    asked = [(one.to, one.message.batch.count) for one in sent if isinstance(one.message, m.Append)]
+    assert asked == [(other, 0)], "CommitProgress: frames that went with the old connection count as sent"

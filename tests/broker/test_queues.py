@@ -13,7 +13,7 @@ import pytest
 
 from tests.broker.world import NodeWorld, batch, three
 from walrus import protocol
-from walrus.acknowledged import Acknowledged, Position, Run
+from walrus.acknowledged import Acknowledged, HandedOn, Position, Run
 from walrus.broker import dispatch, receivers
 from walrus.broker.groups import WorkQueue
 from walrus.consensus.messages import AppendEntriesRequest
@@ -609,6 +609,15 @@ def test_what_a_seal_hands_on_is_bounded(monkeypatch: pytest.MonkeyPatch):
     done, handed = world.nodes[owner(world)].queues.freeze("t")
     assert done.keys() == handed.keys() == {"a", "b"}, "SealHandsOn"
     assert [len(handed[group]) for group in ("a", "b")] == [2, 1], "SealHandsOn"
+
+
+@pytest.mark.parametrize(("offset", "deliveries", "near"), [(2, 1, False), (3, 1, True), (12, 1, True)])
+def test_of_what_a_seal_hands_on_only_what_is_in_the_window_is_out(offset: int, deliveries: int, near: bool):
+    topic = loaded(20).topic("t")
+    done, handed = Acknowledged(low=Position(1, 3)), HandedOn(1, offset, deliveries)
+    assert dispatch._is_near(topic, done, handed, 10) is near, "OutIsBounded: beyond the window, and out"
+    assert not dispatch._is_near(topic, done, handed._replace(offset=13), 10), "OutIsBounded"
+    assert not dispatch._is_near(topic, done, handed._replace(deliveries=0), 20), "OutIsBounded: never out"
 
 
 def test_acknowledgements_that_wait_are_not_looked_at_again_for_each_that_comes(

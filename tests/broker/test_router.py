@@ -217,6 +217,36 @@ def test_what_a_sealing_leader_hands_back_goes_first_to_the_next():
     )
 
 
+def test_what_a_sealing_leader_hands_back_in_several_turns_keeps_its_order():
+    bench = Bench()
+    forwards = []
+    for payload in "abc":
+        bench.put("x", payload)
+        bench.flush()
+        forwards += bench.last
+    for forward in forwards:
+        bench.settle(forward, 0, refused=True)
+        assert bench.flush() == [], "ProducerOrder: sent to a segment that takes nothing more"
+    bench.sealed(1, 0, leader=2)
+    assert bench.flush() == [(2, 2, [b"a", b"b", b"c"])], "ProducerOrder: what came back first goes last"
+
+
+def test_what_was_handed_back_is_not_lost_with_what_was_sent_before_it():
+    bench = Bench()
+    bench.put("x", "a")
+    bench.flush()
+    bench.put("y", "b")
+    bench.flush()
+    bench.settle(bench.last[0], 0, refused=True)
+    bench.router.on_connection(1, False)
+    bench.take()
+    assert b"unknown" in bench.replies["x"][0] and "y" not in bench.replies, (
+        "AnswersAreTrue: what was certainly not written is answered as unknown"
+    )
+    bench.sealed(1, 0, leader=2)
+    assert bench.flush() == [(2, 2, [b"b"])], "ProducerOrder: what came back is not sent again"
+
+
 def test_segment_that_refused_is_sent_nothing_more():
     bench = Bench()
     bench.put("x", "a")

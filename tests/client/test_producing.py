@@ -40,6 +40,14 @@ def sent(call: Any) -> list[tuple[Stamp, list[bytes]]]:
     return [(request.batch.stamps[0], request.batch.payloads()) for request in requests]
 
 
+def test_entries_are_counted_each_time_that_they_are_sent_again() -> None:
+    numbering = Numbering("t", "p")
+    call = numbering.call([b"a", b"b", b"c"])
+    for start, stop, again in ((0, 3, 0), (0, 1, 1), (1, 3, 3)):
+        call.encode(start, stop)
+        assert numbering.sent_again == again, "an entry that is sent again is not counted"
+
+
 def test_entries_are_numbered_from_0_and_a_name_is_drawn() -> None:
     numbering = Numbering("t")
     assert sent(numbering.call([b"a", b"b"])) == [(Stamp(2, numbering.name, 0, 0), [b"a", b"b"])], (

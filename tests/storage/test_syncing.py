@@ -14,6 +14,7 @@ from walrus import FsyncSchedule, Walrus
 from walrus.sim.disk import FATES, KEEP_ALL, LOSE_ALL, Crash, Fate, Platter
 from walrus.storage import engine
 from walrus.storage.batch import Batch
+from walrus.storage.errors import DiskFull
 from walrus.storage.journal import STATE, TopicNote, deleted_note, topic_note
 from walrus.storage.reading import Reader
 from walrus.storage.record import UNIT
@@ -22,6 +23,12 @@ from walrus.storage.space import Extent, Space
 
 FILE = "00000001.wal"
 GROUP = FsyncSchedule.group_commit()
+
+
+def wal_append(wal: Walrus, payload: bytes) -> bytes:
+    """Append a single entry; return it."""
+    wal.append("t", payload)
+    return payload
 
 
 def opened(platter: Platter) -> Walrus:
@@ -107,6 +114,53 @@ def test_a_second_sync_does_not_take_over_from_one_that_began_after_it() -> None
     engine.finish_sync(first, None)
     covered = set(engine.begin_sync().files)
     assert set(second.files) <= covered, "AckedDurable: the second one is in flight still"
+
+
+def test_a_sync_that_ends_late_takes_back_nothing_that_a_later_one_has_made_durable() -> None:
+    """What is below the mark is known to be damaged when it cannot be read; above it, it passes for torn."""
+    wal = opened(Platter(random.Random(1)))
+    engine, plans = wal._engine, []
+    for payload in (b"first", b"second"):
+        wal.write("t", Batch.of([payload]))
+        plans.append(engine.begin_sync())
+    for plan in plans:
+        for file in plan.files:
+            file.sync()
+    for plan in reversed(plans):
+        engine.finish_sync(plan, None)
+        assert engine.logs["t"].durable_index == 2, "AckedDurable: a late sync takes back what is durable"
+    engine.logs["t"].check_invariants()
+
+
+def test_single_entries_behind_a_batch_stay_within_their_block() -> None:
+    """How many of one size still fit is reckoned once, for all of them; a batch takes room of any size."""
+    wal = opened(Platter(random.Random(1)))
+    written = [wal_append(wal, bytes(200))]
+    wal.write("t", Batch.of([bytes(UNIT // 2)]))
+    log, block = wal._engine.logs["t"], wal._engine.logs["t"].blocks[-1]
+    log.check_invariants()
+    while log.blocks[-1] is block:
+        written.append(wal_append(wal, bytes(200)))
+        log.check_invariants()
+    assert block.end <= block.extent.size, "PrefixAgree: a record beyond the block's end"
+    assert entries_of(wal, "t") == [written[0], bytes(UNIT // 2), *written[1:]], "PrefixAgree"
+
+
+def test_a_trim_that_a_full_disk_refuses_leaves_all_that_there_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    wal = opened(Platter(random.Random(1)))
+    payloads = [bytes([number]) * 9_000 for number in range(12)]
+    for payload in payloads:
+        wal.write("t", Batch.of([payload]))
+    wal.sync()
+
+    def full(notes: object) -> None:
+        raise DiskFull("no room")
+
+    monkeypatch.setattr(wal._engine.journal, "add", full)
+    with pytest.raises(DiskFull):
+        wal.trim("t", 11)
+    assert wal.bounds("t") == (0, 12), "TrimmedIsSealed: a trim that failed is half done"
+    assert entries_of(wal, "t") == payloads, "AckedDurable: a trim that failed has dropped blocks"
 
 
 def test_a_cut_tail_is_overwritten_whole() -> None:

@@ -517,7 +517,9 @@ class Cursors:
     def check_invariants(self) -> None:
         """Assert the invariants of the cursors."""
         ahead = [cursor.ahead for cursor in self._cursors.values() if cursor.ahead is not None]
-        assert len(ahead) == len(self._aheads) and sum(one.weight for one in ahead) == self._ahead_bytes
+        assert len(ahead) == len(self._aheads) and sum(one.weight for one in ahead) == self._ahead_bytes, (
+            "DeliveredIsPrefix: entries are read ahead for a cursor that is not here"
+        )
         for cursor in self._cursors.values():
             starts = [handed.start for handed in cursor.handed]
             assert starts == sorted(starts) and all(start <= cursor.position for start in starts), (

@@ -509,6 +509,7 @@ class Dispatcher:
                 if done.generation != queue.group.done.generation:
                     self.letters.forget(name, group)
                 queue.group.on_committed(done)
+                queue.dead &= queue.group.noted  # or it would count again, if a SEEK brings it back
                 self._answer(name, queue, queue.answers, now)
                 self._serve((name, group), queue, now)
             if not queue.group.noted:
@@ -633,7 +634,6 @@ class Dispatcher:
             state = queue.group.to_commit()
             if state is not None:
                 groups.setdefault(name, {})[group] = state
-            queue.dead &= queue.group.noted
             if queue.dead:
                 dead.setdefault(name, {})[group] = runs_of(queue.dead)
         self._commit_at = now + self._config.ack_interval
@@ -718,5 +718,8 @@ class Dispatcher:
             queue.group.check_invariants(topic)
             count += len(queue.waiting) + len(queue.answers)
             assert group not in topic.cursors, f"{group} of {name} is read in two ways"
+            assert queue.dead <= queue.group.noted, (
+                "EveryEntryAcked: what is committed is a dead letter again"
+            )
         assert count == self._requests
         assert all(self._queues[name][group].group.noted for name, group in self._uncommitted)
