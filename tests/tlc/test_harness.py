@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import rich.console
@@ -266,6 +267,37 @@ def test_the_counterexample_table_shows_values_as_tlc_prints_them(
     screen.print(tlc.summary([result]))
     for text in [*AWKWARD, "Step[1]", "NoLoss[a] is violated", "[bold]walrus.cfg"]:
         assert text in out.getvalue()
+
+
+def found(config: str, **values: Any) -> tlc.TlcResult:
+    return tlc.TlcResult(spec="Raft", config=config, ok=True, exit_code=0, **values)
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_how_often_each_action_was_taken_is_legible_for_all_configurations_of_a_spec(width: int) -> None:
+    names = [
+        path.stem
+        for path in configs.config_files()
+        if path.stem.startswith("raft-") and "simulate" not in path.stem
+    ]
+    times = {"HandleRequestVoteRequest": (1, 1_234_567), "Timeout": (1, 5)}
+    out = io.StringIO()
+    screen = Console(file=out, width=width)
+    screen.print(tlc.summary([found(name, distinct=1_837_374, generated=9_999_999) for name in names]))
+    for table in tlc.times_taken("Raft", [found(name, coverage=times) for name in names], width):
+        screen.print(table)
+    shown = out.getvalue()
+    assert all(shown.count(f" {name} ") == 2 for name in names), "a name is cut or folded"
+    assert shown.count("HandleRequestVoteRequest") == -(-len(names) // (2 if width == 80 else 5))
+    assert max(map(len, shown.splitlines())) <= width
+
+
+def test_a_search_that_finds_other_states_than_the_documentation_has_is_told() -> None:
+    known = configs.known_states()["raft-full-membership"]
+    assert tlc.other_states(found("raft-full-membership", distinct=known)) == []
+    (said,) = tlc.other_states(found("raft-full-membership", distinct=known + 1))
+    assert said.startswith("raft-full-membership: ") and f"the documentation has {known:,}" in said
+    assert tlc.other_states(found("raft-full-new", distinct=1)) == []
 
 
 @pytest.mark.parametrize("subcommand", ["check", "simulate", "coverage"])

@@ -134,6 +134,14 @@ def idle(result: TlcResult) -> list[str]:
     return sorted(action for action in own if not result.coverage.get(action, (0, 0))[1])
 
 
+def other_states(result: TlcResult) -> list[str]:
+    """Return what the documentation says of a finished search if it is something else: another model."""
+    known = known_states().get(result.config, result.distinct)
+    if not result.ok or known == result.distinct:
+        return []
+    return [f"{result.config}: {result.distinct:,} distinct states, the documentation has {known:,}"]
+
+
 def never_taken(results: Sequence[TlcResult]) -> list[str]:
     """Return the actions of a spec that none of these runs ever took."""
     taken: dict[str, int] = {}
@@ -167,8 +175,8 @@ def counterexample(result: TlcResult) -> Table:
 def summary(results: Sequence[TlcResult]) -> Table:
     """Return one row for each run."""
     table = Table()
-    for heading in ("configuration", "verdict"):
-        table.add_column(heading, overflow="fold")
+    table.add_column("configuration", no_wrap=True)
+    table.add_column("verdict", overflow="fold")
     for heading in ("distinct states", "generated", "depth", "seconds"):
         table.add_column(heading, justify="right")
     for result in results:
@@ -317,10 +325,12 @@ def _coverage(options: argparse.Namespace, report: _Report) -> int:
             }
         )
     missing = [f"{result.config}: {action} was never taken" for result in results for action in idle(result)]
+    missing += [] if options.write else [line for result in results for line in other_states(result)]
     for spec in sorted({result.spec for result in results}):
         group = [result for result in results if result.spec == spec]
         if not report.as_json:
-            report.console.print(_times_taken(spec, group))
+            for table in times_taken(spec, group, report.console.width):
+                report.console.print(table)
         if not options.configs:
             missing += [f"{spec}: no configuration takes {action}" for action in never_taken(group)]
     for line in missing:
@@ -328,19 +338,26 @@ def _coverage(options: argparse.Namespace, report: _Report) -> int:
     return 1 if missing else status
 
 
-def _times_taken(spec: str, results: Sequence[TlcResult]) -> Table:
-    """Return how often each action was taken, with the actions that a configuration is for in bold."""
-    table = Table(title=f"{spec}: times taken")
-    for heading in ("action", *(result.config for result in results)):
-        table.add_column(Text(heading))
-    own = [own_actions(config_file(result.config).read_text()) for result in results]
-    for action in sorted({action for result in results for action in result.coverage}):
-        cells = [
-            Text(f"{result.coverage.get(action, (0, 0))[1]:,}", "bold" if action in actions else "dim")
-            for result, actions in zip(results, own, strict=True)
-        ]
-        table.add_row(Text(action), *cells)
-    return table
+def times_taken(spec: str, results: Sequence[TlcResult], width: int) -> Iterator[Table]:
+    """Return how often each action was taken, with the actions that a configuration is for in bold.
+
+    Configurations stand side by side, as many in a table as fit into the width.
+    """
+    actions = sorted({action for result in results for action in result.coverage})
+    room = (width - max(map(len, actions), default=0) - 4) // (max(len(each.config) for each in results) + 3)
+    for start in range(0, len(results), max(1, room)):
+        shown = results[start : start + max(1, room)]
+        table = Table(title=f"{spec}: times taken")
+        for heading in ("action", *(result.config for result in shown)):
+            table.add_column(Text(heading), no_wrap=True)
+        own = [own_actions(config_file(result.config).read_text()) for result in shown]
+        for action in actions:
+            cells = [
+                Text(f"{result.coverage.get(action, (0, 0))[1]:,}", "bold" if action in mine else "dim")
+                for result, mine in zip(shown, own, strict=True)
+            ]
+            table.add_row(Text(action), *cells)
+        yield table
 
 
 def _mutants(options: argparse.Namespace, report: _Report) -> int:
