@@ -89,7 +89,7 @@ figures: .venv/.installed ## draw the figures of the documentation anew, from th
 
 check: lint test ## what CI runs
 
-model-check: .venv/.installed ## TLC on every configuration, every planted bug and every generated one (hours)
+model-check: .venv/.installed ## TLC on every configuration, every planted bug and every generated one (an hour)
 	$(BIN)/python -m walrus.tlc coverage $(basename $(notdir $(filter-out %-simulate.cfg,$(wildcard spec/*.cfg))))
 	$(BIN)/python -m walrus.tlc mutants
 	$(BIN)/python -m walrus.tlc guards
