@@ -205,6 +205,10 @@ def test_a_worker_acknowledges_together_and_asks_again_for_what_got_no_answer() 
     )
     worker.settled([None], 10.3)
     assert not worker.done and worker.acknowledged == 2, "EveryEntryAcked"
+    worker.finished(delivery(3), 10.4)
+    worker.settled([StaleReceipt("another delivery")], 10.5)
+    assert not worker.done, "EveryEntryAcked: what can never be acknowledged is asked for without end"
+    assert worker.acknowledged == 2, "EveryEntryAcked: what was refused counts as acknowledged"
 
 
 def test_what_a_handler_failed_on_is_given_back_and_never_acknowledged() -> None:

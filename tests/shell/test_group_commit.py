@@ -88,6 +88,6 @@ def test_a_failed_sync_is_reported_and_no_other_one_is_started() -> None:
         assert engine.failures == [error]
         assert engine.durable == []
         engine.commit.start_if_due()
-        assert engine.syncer.started == 1, "a failed sync is never retried as if it had not happened"
+        assert engine.syncer.started == 1, "AckedDurable: a failed sync is retried as if nothing had happened"
 
     asyncio.run(run())

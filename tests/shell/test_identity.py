@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,13 @@ import pytest
 from tests.storage.test_interrupts import interrupted
 from walrus.segments import start_number
 from walrus.shell.identity import DataDirectory, DirectoryError
+
+DOUBT = "AckedDurable: a node is sure of copies that a power loss may have shortened"
+
+
+def kind_of(fd: int) -> str:
+    """What is behind a descriptor."""
+    return "directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"
 
 
 def reopened(directory: DataDirectory) -> DataDirectory:
@@ -90,9 +98,9 @@ def test_doubt_outlives_a_restart_until_it_is_noted_elsewhere(tmp_path: Path) ->
     directory = DataDirectory(tmp_path, 1)
     directory.begin("none", "one")
     directory = reopened(directory)
-    assert not directory.begin("none", "two").sure
+    assert not directory.begin("none", "two").sure, DOUBT
     directory = reopened(directory)  # killed before the copies in doubt were noted
-    assert not directory.begin("none", "two").sure
+    assert not directory.begin("none", "two").sure, DOUBT
     directory.trust()
     directory = reopened(directory)
     assert directory.begin("none", "two").sure
@@ -115,7 +123,23 @@ def test_what_a_killed_process_left_in_the_page_cache_is_synced_before_it_is_rel
     if clean:
         directory.finish()
     assert reopened(directory).begin("each", "boot").sure
-    assert synced == ([] if clean else [data.stat().st_ino])
+    assert synced == ([] if clean else [data.stat().st_ino]), (
+        "AckedDurable: what was never synced counts as durable"
+    )
+
+
+def test_an_identity_is_on_the_disk_before_it_takes_the_place_of_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power loss leaves the old one or the new one, and never a name without its bytes."""
+    directory = DataDirectory(tmp_path, 1)
+    fsync, replace, steps = os.fsync, Path.replace, list[str]()
+    monkeypatch.setattr(os, "fsync", lambda fd: (steps.append(kind_of(fd)), fsync(fd)))
+    monkeypatch.setattr(Path, "replace", lambda *names: (steps.append("renamed"), replace(*names)))
+    directory.begin("each", "boot")
+    assert steps[:3] == ["file", "renamed", "directory"], (
+        "AckedDurable: a power loss takes the identity, and with it what the node is sure of"
+    )
 
 
 def test_a_full_disk_is_an_error_with_one_line_and_leaves_the_old_identity(
@@ -141,7 +165,7 @@ def test_doubt_about_what_was_found_lasts_until_it_is_noted_elsewhere(tmp_path: 
     assert not directory.doubt().sure
     directory.finish()
     directory = reopened(directory)
-    assert not directory.begin("each", "boot").sure
+    assert not directory.begin("each", "boot").sure, DOUBT
     assert directory.trust().sure
 
 
@@ -177,7 +201,7 @@ def test_a_close_cut_at_any_line_closes_the_lock_once(tmp_path: Path) -> None:
 def test_an_unknown_boot_counts_as_another_one(tmp_path: Path) -> None:
     directory = DataDirectory(tmp_path, 1)
     directory.begin("none", "")
-    assert not reopened(directory).begin("none", "").sure
+    assert not reopened(directory).begin("none", "").sure, DOUBT
 
 
 @pytest.mark.parametrize(

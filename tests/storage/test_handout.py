@@ -326,6 +326,15 @@ def test_an_entry_that_is_trimmed_while_it_is_out_does_not_come_again_when_its_t
     assert timed.take(2) == [(2, 1)], "AckedNotRedelivered"
 
 
+def test_what_was_acknowledged_above_a_gap_and_is_trimmed_counts_for_nothing() -> None:
+    timed = Timed(5)
+    timed.take(visibility=10)
+    assert timed.wal.ack("t", timed.wal.receive("t"))  # type: ignore[arg-type]
+    assert timed.wal.count("t") == 4, "EveryEntryAcked"
+    timed.wal.trim("t", 2)
+    assert timed.wal.count("t") == 3, "EveryEntryAcked: what is trimmed counts as acknowledged, too"
+
+
 # --- with wal.receive(...) ----------------------------------------------------------------------------
 
 

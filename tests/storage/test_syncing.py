@@ -270,6 +270,96 @@ def test_a_mark_of_an_earlier_block_is_no_place_in_a_later_one() -> None:
     assert entries_of(wal, "t") == written[: count + 1], "AckedDurable: the tail passes for torn"
 
 
+def test_a_place_that_the_journal_notes_is_where_that_many_entries_end() -> None:
+    """A record behind the noted end says that more is durable; of that end only the number is known."""
+    platter = Platter(random.Random(1))
+    wal = opened(platter)
+    wal.write("t", Batch.of([b"A"]))
+    wal.close()
+    wal = opened(platter)
+    wal.write("t", Batch.of([b"B"]))
+    wal.sync()
+    wal.write("t", Batch.of([b"C"]))  # its record says that two entries are durable
+    platter.lose_power(KEEP_ALL)
+    wal = Walrus(disk=platter.directory("log"), fsync=FsyncSchedule.no_fsync())  # syncs nothing anew
+    wal._engine.note_cursor(wal._engine.logs["t"], 1)
+    platter.lose_power(KEEP_ALL)
+    wal = opened(platter)
+    assert entries_of(wal, "t") == [b"A", b"B", b"C"], "AckedDurable: what is sound passes for torn"
+    assert wal.verify() == [], "AckedDurable: what is sound passes for damaged"
+
+
+def test_a_cursor_behind_a_lost_write_goes_back_to_where_the_topic_ends() -> None:
+    platter = Platter(random.Random(1))
+    wal = opened(platter)
+    wal.write("t", Batch.of([b"A"]))
+    wal.write("t", Batch.of([b"B"]))
+    wal._engine.note_cursor(wal._engine.logs["t"], 2)
+    lost = places(wal, "t")[1][0]
+    platter.lose_power(KEEP_ALL)
+    platter.flip_bit("log", FILE, 8 * (lost + 20))
+    wal = opened(platter)
+    log = wal._engine.logs["t"]
+    assert (log.cursor, log.next_index) == (1, 1), "CursorInBounds: what is written next would be skipped"
+    wal.append("t", b"X")
+    entry = wal.read("t")
+    assert entry is not None and entry.data == b"X", "NothingSkipped"
+
+
+def in_two_blocks(platter: Platter, *, synced: bool) -> Walrus:
+    """A log whose last entry is the first of a second block; `synced`: those before it, and not that one."""
+    wal = opened(platter)
+    written = 0
+    while not wal.topics() or len(wal._engine.logs["t"].blocks) == 1:
+        if synced:
+            wal.sync()
+        written = wal.write("t", Batch.of([b"A" * 4_000])) + 1
+    assert wal._engine.logs["t"].base == written - 1, "SeqOrder"
+    return wal
+
+
+def test_what_was_durable_when_a_block_began_is_missed_though_no_record_of_it_says_so() -> None:
+    platter = Platter(random.Random(1))
+    wal = in_two_blocks(platter, synced=True)
+    end, first = wal.bounds("t")[1], places(wal, "t", block=0)[0][0]
+    platter.lose_power(KEEP_ALL)
+    platter.flip_bit("log", FILE, 8 * (first + 20))
+    wal = opened(platter)
+    assert wal.bounds("t") == (0, end), "AckedDurable: a damaged durable entry takes all behind it along"
+    assert wal.verify(), "AckedDurable: it is not missed"
+
+
+def test_a_topic_that_keeps_a_block_without_entries_goes_on_with_its_numbers() -> None:
+    """All before the block is trimmed, and its own first entry was lost: its header says where it begins."""
+    platter = Platter(random.Random(1))
+    wal = in_two_blocks(platter, synced=False)
+    base, lost = wal._engine.logs["t"].base, places(wal, "t")[0][0]
+    wal.write("t", Batch.of([b"behind what is lost"]))
+    wal.trim("t", base)
+    platter.lose_power(KEEP_ALL)
+    platter.flip_bit("log", FILE, 8 * (lost + 20))
+    wal = opened(platter)
+    assert wal.write("t", Batch.of([b"B"])) == base, (
+        "SeqOrder: the numbers of trimmed entries are given again"
+    )
+    assert entries_of(wal, "t") == [b"B"], "PrefixAgree"
+
+
+def test_space_that_waits_for_a_sync_that_was_cut_is_given_back_by_the_next() -> None:
+    wal = in_two_blocks(Platter(random.Random(1)), synced=True)
+    wal.write("u", Batch.of([b"stays"]))
+    wal.delete_topic("t")
+    wal.sync()
+    free, plan = wal._engine.space.free_bytes(), wal._engine.begin_sync()
+    assert plan.erased, "SpaceIsGivenBack: nothing of a deleted topic is erased"
+    wal._engine._sync_cut(plan, KeyboardInterrupt())
+    wal.sync()
+    given = sum(extent.size for extent in plan.erased)
+    assert wal._engine.space.free_bytes() == free + given, (
+        "SpaceIsGivenBack: what was erased is free for none"
+    )
+
+
 def test_what_is_known_is_noted_before_the_evidence_is_overwritten() -> None:
     """The only proof that B was durable stands in a record that is cut: no crash in between may lose it."""
     operation = 1
