@@ -36,6 +36,7 @@ from rich.table import Table
 from benchmarks.cluster import CLIENT_PORT, RAFT_PORT, dial, port_of
 from benchmarks.queues import Wire
 from benchmarks.scale import each, exponent, resident, tell, verdict
+from walrus.broker.takeover import restore
 from walrus.cluster import LocalCluster, pause
 from walrus.consensus.journal import RaftJournal
 from walrus.consensus.messages import COMMAND
@@ -78,7 +79,7 @@ def kept(directory: Path) -> dict[str, float]:
             raise AssertionError(f"{directory} changes faster than it can be copied")
     metadata, data = Metadata(), restored.snapshot.data if restored.snapshot else b""
     if data:
-        metadata.restore(data)
+        restore(metadata, data)
     for entry in restored.entries:
         if entry.kind is COMMAND:
             metadata.apply(decode_command(entry.data))

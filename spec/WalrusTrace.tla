@@ -164,7 +164,8 @@ HiddenCrash(e) == e.ev \in {"Restart", "Rejoin"} /\ Crash(e.node) /\ UNCHANGED f
 SeenAfter(e, t, g) ==
     LET before == seen[e.node][t][g]
         kept == IF e.ev = "Seal" /\ T(e) = t THEN Earlier(before, <<S(e), e.count>>) ELSE before
-    IN IF e.ev \in {"Seal", "CommitCursors", "Snapshot"} THEN PlacedAt(e.cursors, t, g, kept)
+    IN IF e.ev \in {"Seal", "CommitCursors", "Snapshot", "SnapshotTopics"}
+       THEN PlacedAt(e.cursors, t, g, kept)
        ELSE IF e.ev \in {"Restart", "Rejoin"} THEN Start
        ELSE before
 
@@ -203,13 +204,16 @@ OnApplied(e) ==
 OpenedUpTo(index, t) ==
     Cardinality({i \in 1..index : commands[i].ev \in {"RegisterTopic", "Seal"} /\ commands[i].topic = t})
 
+\* The end of a snapshot has all topics; each turn before it has some, and moves the view of these alone.
 OnSnapshot(e) ==
     LET told(t) == {i \in DOMAIN e.topics : e.topics[i][1] = t}
-        new == [t \in Topic |-> IF told(t) = {} THEN 0 ELSE e.topics[CHOOSE i \in told(t) : TRUE][2]]
+        part == e.ev = "SnapshotTopics"
+        new == [t \in Topic |-> IF told(t) # {} THEN e.topics[CHOOSE i \in told(t) : TRUE][2]
+                                ELSE IF part THEN view[e.node][t] ELSE 0]
     IN
     /\ up[e.node]
     /\ applied[e.node] < e.index /\ e.index <= Len(commands)
-    /\ \A t \in Topic : new[t] = OpenedUpTo(e.index, t)
+    /\ \A t \in Topic : told(t) # {} \/ ~part => new[t] = OpenedUpTo(e.index, t)
     /\ ApplyTo(e, new)
 
 -----------------------------------------------------------------------------
@@ -547,7 +551,7 @@ Taken(e) ==
       [] e.ev = "Rewind" -> OnRewind(e)
       [] e.ev = "ProposeCursors" -> OnProposeCursors(e)
       [] e.ev \in Applied -> OnApplied(e)
-      [] e.ev = "Snapshot" -> OnSnapshot(e)
+      [] e.ev \in {"Snapshot", "SnapshotTopics"} -> OnSnapshot(e)
       [] e.ev = "Crash" -> Crash(e.node)
       [] e.ev = "PowerLoss" -> OnPowerLoss(e)
       [] e.ev = "Restart" -> OnRestart(e)

@@ -140,13 +140,18 @@ def hypothesis(mutant: Mutant, budget: float) -> Found | None:
     return _pytest(mutant, MACHINES.get(_package(mutant), MACHINES[""]), budget)
 
 
+BETWEEN_TURNS = {"commands_applied_to_half_a_snapshot"}
+"""Bugs that need a look of several turns, as there is with small shares alone."""
+
+
 def at_random(mutant: Mutant, budget: float) -> Found | None:
     """Run seeds until one fails, with operators that set retention for the bugs that need them."""
     seed, begun = 0, time.process_time()
     keepers = 2 if mutant in mutants.retention.ALL else 0
+    shares = mutant.name in BETWEEN_TURNS
     while time.process_time() - begun < budget:
         seed += 1
-        options = varied(seed, Options(keepers=keepers))
+        options = varied(seed, Options(keepers=keepers, small_shares=shares))
         with mutants.planted(mutant):
             outcome = simulate(seed, options, STEPS, faults.DEFAULT)
             if isinstance(outcome, FailedRun):

@@ -342,11 +342,10 @@ class Contents(msgspec.Struct, Generic[Topics], frozen=True, kw_only=True):
 
 
 snapshot_encoder = msgspec.msgpack.Encoder(order="deterministic")
-_snapshot_decoder = msgspec.msgpack.Decoder(Contents[list[tuple[str, Topic]]])
 
 
 class Metadata:
-    """The metadata, on which all nodes agree. Only `apply` and `restore` change it."""
+    """The metadata, on which all nodes agree. Only `apply` and `broker/takeover.py` change it."""
 
     def __init__(self) -> None:
         self.nodes: dict[int, Member] = {}
@@ -366,6 +365,8 @@ class Metadata:
         """How many segments were sealed by a recovery."""
         self.all_know = VERSION
         """The latest version of commands that all members know, apart from those that have never started."""
+        self.whole = True
+        """Whether all of it is of one index; it is not while a snapshot is taken over."""
 
     def open_segment(self, topic: str) -> tuple[int, Segment] | None:
         """Return number and description of the topic's open segment; None for an unknown topic."""
@@ -512,11 +513,9 @@ class Metadata:
         if segment is None:
             return None
         number, settings = command.number, changed({}, command.settings)
-        self.topics[command.topic] = topic = Topic(
-            segments=[segment], first=number, born=number, settings=settings
-        )
+        topic = Topic(segments=[segment], first=number, born=number, settings=settings)
         self.tombstones.pop(command.topic, None)
-        _add(self.open_at, _placement(segment), command.topic)
+        self.put_in(command.topic, topic)
         assert topic.current == command.number, "DomainConsistency: a topic begins with its first segment"
         return command.topic
 
@@ -576,12 +575,7 @@ class Metadata:
     def _forget(self, name: str, topic: Topic) -> None:
         """The topic is gone, with all its segments. Its next number stays."""
         assert name not in self.tombstones, "TrimmedStaysTrimmed: what is there has another number to come"
-        self.forgotten_failovers += sum(segment.recovered for segment in topic.segments)
-        _remove(self.open_at, _placement(topic.open), name)
-        for number, segment in topic.numbered():
-            if segment.sealed:
-                _remove(self.sealed_at, segment.replicas, (name, number))
-        del self.topics[name]
+        self.take_out(name)
         self.tombstones[name] = topic.current + 1
         if len(self.tombstones) > MAX_TOMBSTONES:
             oldest = next(iter(self.tombstones))
@@ -745,6 +739,7 @@ class Metadata:
 
     def contents(self, versions: Iterable[int], topics: Topics) -> Contents[Topics]:
         """Return a snapshot with these topics, which need these versions, and all other state."""
+        assert self.whole, "StateMachineSafety: a part of a snapshot is no state of any index"
         return Contents(
             version=max(RETENTION_VERSION if self.tombstones else FIRST_VERSION, *versions, FIRST_VERSION),
             nodes=sorted(self.nodes.items()),
@@ -754,34 +749,38 @@ class Metadata:
             forgotten_failovers=self.forgotten_failovers,
         )
 
-    def restore(self, data: bytes) -> None:
-        """Replace the state by a snapshot. Raises `UnknownCommand` if this version cannot read it."""
-        try:
-            snapshot = _snapshot_decoder.decode(data)
-        except UNREADABLE as error:
-            raise UnknownCommand(f"metadata snapshot that this node cannot read: {error}") from error
-        if not FIRST_VERSION <= snapshot.version <= VERSION:
-            raise UnknownCommand(f"metadata snapshot of version {snapshot.version}: upgrade this node")
-        if not all(_is_chain(topic.segments) for _, topic in snapshot.topics):
-            raise UnknownCommand("metadata snapshot with a topic that does not end in its one open segment")
-        # Keep the same dict objects, since other components hold references to them.
-        self.nodes.clear()
-        self.nodes.update(snapshot.nodes)
-        self.topics.clear()
-        self.topics.update(snapshot.topics)
-        self.tombstones.clear()
-        self.tombstones.update(snapshot.tombstones)
-        self.floor, self.forgotten_failovers = snapshot.floor, snapshot.forgotten_failovers
-        self.open_at, self.sealed_at = self._placed()
-        self.failovers = self._recovered()
+    # --- a snapshot in the place of all that, topic by topic (`broker/takeover.py`) ---
+
+    def admit(self, nodes: Iterable[tuple[int, Member]], *, only: bool) -> None:
+        """Add or replace members. A snapshot begins with its members, and ends with `only` those."""
+        if only:
+            self.nodes.clear()  # not another dict: other components hold references to this one
+        self.nodes.update(nodes)
         self.all_know = self._known_by_all()
-        assert self.segments == sum(len(topic.segments) for topic in self.topics.values()), (
-            "DomainConsistency: a segment is in no index"
-        )
+        self.whole = only
+
+    def put_in(self, name: str, topic: Topic) -> None:
+        """Add a topic that is not there, and its segments to the indexes."""
+        assert name not in self.topics, f"DomainConsistency: {name} is placed twice"
+        self.topics[name] = topic
+        _add(self.open_at, _placement(topic.open), name)
+        for number, segment in topic.numbered():
+            if segment.sealed:
+                _add(self.sealed_at, segment.replicas, (name, number))
+
+    def take_out(self, name: str) -> Topic:
+        """Take a topic out, and its segments out of the indexes; return it."""
+        topic = self.topics.pop(name)
+        self.forgotten_failovers += recoveries(topic)
+        _remove(self.open_at, _placement(topic.open), name)
+        for number, segment in topic.numbered():
+            if segment.sealed:
+                _remove(self.sealed_at, segment.replicas, (name, number))
+        assert self.forgotten_failovers <= self.failovers, "DomainConsistency: more are forgotten than were"
+        return topic
 
     def _recovered(self) -> int:
-        there = sum(segment.recovered for topic in self.topics.values() for segment in topic.segments)
-        return self.forgotten_failovers + there
+        return self.forgotten_failovers + sum(map(recoveries, self.topics.values()))
 
     @property
     def segments(self) -> int:
@@ -790,14 +789,10 @@ class Metadata:
 
     def _placed(self) -> tuple[OpenAt, SealedAt]:
         """Compute `open_at` and `sealed_at` from the topics."""
-        open_at: OpenAt = {}
-        sealed_at: SealedAt = {}
+        anew = Metadata()
         for name, topic in self.topics.items():
-            _add(open_at, _placement(topic.open), name)
-            for number, segment in topic.numbered():
-                if segment.sealed:
-                    _add(sealed_at, segment.replicas, (name, number))
-        return open_at, sealed_at
+            anew.put_in(name, topic)
+        return anew.open_at, anew.sealed_at
 
     def digest(self) -> str:
         """Return a hash of the state, equal on all nodes at the same applied index."""
@@ -809,7 +804,8 @@ class Metadata:
         assert self.failovers == self._recovered(), "DomainConsistency: failovers do not add up"
         assert self.all_know == self._known_by_all(), "DomainConsistency: an upgrade is not noticed"
         assert self.segments == sum(len(topic.segments) for topic in self.topics.values())
-        assert len(self.topics) <= MAX_TOPICS, "TypeOK: more topics than clients may register"
+        few = len(self.topics) <= MAX_TOPICS or not self.whole
+        assert few, "TypeOK: more topics than clients may register"
         for name, topic in self.topics.items():
             assert topic.segments, f"DomainConsistency: {name} has no segment"
             groups = len(topic.cursors) + len(topic.groups)
@@ -830,7 +826,9 @@ class Metadata:
                 assert self.nodes.keys() >= set(segment.replicas), f"DomainConsistency: replicas of {name}"
             assert topic.open.leader in topic.open.replicas, f"OpenLeaderMatchesMap: {name}"
             led_by, member = topic.open.incarnation, self.nodes[topic.open.leader]
-            assert start_number(led_by) <= start_number(member.incarnation), f"SingleWriter: {name}, {member}"
+            if self.whole:  # else another directory may be in the place of one that led it
+                late = start_number(led_by) > start_number(member.incarnation)
+                assert not late, f"SingleWriter: {name}, {member}"
             for position in topic.cursors.values():
                 assert topic.in_bounds(position), f"CursorInBounds: {name} {position}"
             for group, done in topic.groups.items():
@@ -842,9 +840,9 @@ Place = TypeVar("Place")
 Item = TypeVar("Item")
 
 
-def _is_chain(segments: list[Segment]) -> bool:
-    """Whether all segments but the last are sealed. It returns, not asserts: a snapshot may be invalid."""
-    return bool(segments) and not segments[-1].sealed and all(segment.sealed for segment in segments[:-1])
+def recoveries(topic: Topic) -> int:
+    """Return how many of its segments a recovery sealed."""
+    return sum(segment.recovered for segment in topic.segments)
 
 
 def version_for(topic: Topic) -> int:

@@ -12,6 +12,7 @@ from tests.broker.test_segments import cluster, register, seal
 from walrus.acknowledged import Acknowledged
 from walrus.broker import imaging
 from walrus.broker.imaging import Image, concerned
+from walrus.broker.takeover import restore
 from walrus.segments import (
     Announce,
     Command,
@@ -89,7 +90,7 @@ def test_an_image_says_what_the_metadata_was_when_it_was_begun(
     data = image.data()
     assert data == snapshot, "StateMachineSafety"
     assert image.over == over, "AckedDurable: a note is dropped that matters to a start from this snapshot"
-    Metadata().restore(data)
+    restore(Metadata(), data)
 
 
 def test_an_image_of_no_topics_is_one() -> None:

@@ -6,10 +6,11 @@ import random
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from tests.broker.world import batch, config
-from walrus.broker import raft_host
+from walrus.broker import raft_host, takeover
 from walrus.broker.raft_host import RaftHost, RaftObserver
 from walrus.config import Identity
 from walrus.consensus.journal import JournalError, RaftJournal
@@ -37,15 +38,30 @@ from walrus.segments import (
     Segment,
     SetReplicas,
     Topic,
-    UnknownCommand,
     decode_command,
     encode_command,
+    snapshot_encoder,
 )
 from walrus.sim.memory import MemoryEngine
 from walrus.wire.effects import Halt, Outbox, Send, no_trace
 
 FENCED = ("t", 1)
 OPEN = Segment(leader=1, incarnation=1, replicas=(1, 2, 3))
+
+
+class Stub(Metadata):
+    """Metadata of one topic, which commands do not change."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__()
+        self.bench = bench
+        self.put_in("t", Topic(segments=[OPEN], first=2))
+
+    def is_over(self, topic: str, number: int) -> bool:
+        return self.bench.sealed
+
+    def apply(self, command: Command) -> str | None:
+        return getattr(command, "topic", None)
 
 
 class Bench:
@@ -67,20 +83,13 @@ class Bench:
             get=lambda key: key,
             mark=lambda copy, sure: self.doubted.append(copy),
         )
-        metadata = SimpleNamespace(
-            is_over=lambda *key: self.sealed,
-            contents=Metadata().contents,
-            restore=lambda data: None,
-            apply=lambda command: command.topic,
-            all_know=VERSION,
-            topics={"t": Topic(segments=[OPEN], first=2)},
-        )
+        metadata = Stub(self)
         self.outbox = Outbox(2)
         self.host = RaftHost(
             config=config(2, compact_entries=5),
             identity=Identity(cluster_id="test", directory_id="d2", incarnation=1, sure=sure),
             meta=self.meta,
-            metadata=cast(Metadata, metadata),
+            metadata=metadata,
             copies=cast(Copies, self.copies),
             outbox=self.outbox,
             rng=random.Random(1),
@@ -106,8 +115,9 @@ class Bench:
         self.host.raft.step(1, message, now)
         return self.write(now)
 
-    def install(self, ahead: int) -> int:
+    def install(self, ahead: int, data: bytes | None = None) -> int:
         """The leader's snapshot of so many entries more than there are; the index of its last one."""
+        data = data or self.host.metadata.snapshot()
         snapshot = InstallSnapshotRequest(
             term=1,
             round=2,
@@ -115,8 +125,8 @@ class Bench:
             last_term=1,
             membership=Membership((1, 2, 3)),
             offset=0,
-            total=5,
-            data=b"later",
+            total=len(data),
+            data=data,
         )
         self.host.raft.step(1, snapshot, 1.0)
         return snapshot.last_index
@@ -187,6 +197,7 @@ def test_after_an_unclean_stop_the_copies_of_a_snapshots_open_segments_are_unsur
     before.durable(before.append(behind, commit=0))
     assert before.host.raft.log.snapshot_index == before.last - behind
     after = Bench(sure=False, memory=before.memory)
+    after.host.metadata.take_out("t")
     after.host.start(lambda changes, now: None)
     assert after.doubted == [("t", 2)], "AckedDurable: a copy that may be short answers as if it were whole"
     assert Bench(memory=before.memory).doubted == [], "AckedDurable: doubts after an orderly stop"
@@ -203,20 +214,20 @@ def test_so_is_that_of_a_segment_that_the_last_entry_of_the_journal_opens():
     assert after.doubted == [("t", 2)], "AckedDurable: what is opened since the power loss is whole"
 
 
-def lead(bench: Bench) -> float:
-    """Have node 1 vote for it, and take its first entry; the time at which it leads."""
+def lead(bench: Bench, last: int = 8) -> float:
+    """Have node 1 vote for it, and take its first entry, behind `last`; the time at which it leads."""
     raft, now = bench.host.raft, bench.host.raft.next_deadline()
     raft.tick(now)
     answers: tuple[RaftMessage, ...] = (
         PreVoteResponse(term=2, granted=True),
         RequestVoteResponse(term=2, granted=True),
-        AppendEntriesResponse(term=2, round=1, success=True, prev_log_index=8, match_index=9),
+        AppendEntriesResponse(term=2, round=1, success=True, prev_log_index=last, match_index=last + 1),
     )
     for answer in answers:
         raft.step(1, answer, now)
         bench.host.flush(now)
         bench.durable(bench.meta.written)
-    assert raft.role is Role.LEADER and raft.commit_index == 9
+    assert raft.role is Role.LEADER and raft.commit_index == last + 1
     return now
 
 
@@ -352,9 +363,8 @@ def test_an_image_of_metadata_that_a_snapshot_replaces_is_given_up():
     """It is made some topics per turn, and those that it has yet to come to may be gone."""
     bench = Bench()
     bench.durable(bench.append(9, commit=9))
-    metadata = bench.host.metadata
-    metadata.restore = lambda data: metadata.topics.clear()  # type: ignore[method-assign]
-    index = bench.install(ahead=5)
+    gone = msgspec.structs.replace(Metadata().contents((), ()), floor=9)
+    index = bench.install(5, snapshot_encoder.encode(gone))
     try:
         bench.durable(bench.write(1.0))
         bench.durable(bench.turn())
@@ -378,19 +388,91 @@ def test_what_met_a_full_disk_is_written_when_there_is_room_and_answered_then():
     assert max(answers(bench)) == last == bench.last, "CommittedNeverLost: acknowledged, and not written"
 
 
-def test_behind_a_snapshot_of_a_later_release_nothing_is_applied(monkeypatch: pytest.MonkeyPatch):
+def test_behind_a_snapshot_of_a_later_release_nothing_is_applied():
     """What follows it was committed in the same turn: it fits only the state that could not be restored."""
-
-    def restore(data: bytes) -> None:
-        raise UnknownCommand("metadata snapshot of version 9: upgrade this node")
-
+    later = msgspec.structs.replace(Metadata().contents((), ()), version=VERSION + 1)
     bench = Bench()
-    monkeypatch.setattr(bench.host.metadata, "restore", restore)
-    bench.last = bench.install(5)
+    bench.last = bench.install(5, snapshot_encoder.encode(later))
     bench.durable(bench.append(1, commit=bench.last + 1))
     bench.host.go_on(2.0)
     halts = [effect for effect in bench.outbox.take() if isinstance(effect, Halt)]
-    assert [halt.reason for halt in halts] == ["metadata snapshot of version 9: upgrade this node"], (
-        "StateMachineSafety: a snapshot of a later release does not stop the node"
-    )
+    assert [halt.reason for halt in halts] == [
+        f"metadata snapshot of version {VERSION + 1}: upgrade this node"
+    ], "StateMachineSafety: a snapshot of a later release does not stop the node"
     assert bench.host.applied == 0, "StateMachineSafety: something is applied behind what cannot be read"
+
+
+TAKEN = {name: Topic(segments=[OPEN], first=3) for name in ("t", "u", "v")}
+
+
+def taking(bench: Bench, monkeypatch: pytest.MonkeyPatch, topics: dict[str, Any] = TAKEN) -> int:
+    """The first turn of a takeover of three topics: t is taken. Returns the index of the snapshot."""
+    monkeypatch.setattr(takeover, "MAX_TAKEN", 1)
+    frame = Metadata().contents((), sorted(topics.items()))
+    bench.last = bench.install(5, snapshot_encoder.encode(frame))
+    bench.durable(bench.write(1.0))
+    assert bench.host.behind and bench.host.metadata.topics.keys() == {"t"}
+    return bench.last
+
+
+def test_a_snapshot_is_applied_with_its_last_topic_and_commands_wait_for_that(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    bench, told = Bench(), list[tuple[int, list[str], bool]]()
+    host = bench.host
+    host.start(lambda changes, now: told.append((host.applied, list(changes.topics), changes.restored)))
+    index = taking(bench, monkeypatch)
+    bench.durable(
+        bench.append(1, commit=index + 1, command=RegisterTopic(topic="w", leader=1, replicas=(1, 2, 3)))
+    )
+    while host.behind:
+        bench.durable(bench.turn())
+    assert told == [(0, ["t"], False), (0, [], False), (0, ["u"], False), (index + 1, ["v", "w"], True)], (
+        "StateMachineSafety: half a snapshot counts as applied, or a command is applied to half of one"
+    )
+
+
+def test_a_raft_leader_decides_nothing_while_it_takes_over_a_snapshot(monkeypatch: pytest.MonkeyPatch):
+    """Its log has all of the snapshot, so that it may be elected, and `applied` is behind that."""
+    bench = Bench()
+    index, host = taking(bench, monkeypatch), bench.host
+    now = lead(bench, index)
+    while host.behind:
+        assert not host.leads, "StateMachineSafety: it decides by metadata that lacks what is committed"
+        host.go_on(now)
+    assert host.leads and host.applied == index + 1, "CommitProgress: it never decides anything"
+
+
+def test_another_snapshot_takes_the_place_of_one_that_is_not_whole(monkeypatch: pytest.MonkeyPatch):
+    bench = Bench()
+    first = taking(bench, monkeypatch)
+    frame = Metadata().contents((), [("t", TAKEN["t"])])
+    later = bench.install(5, snapshot_encoder.encode(frame))
+    bench.durable(bench.write(1.0))
+    assert bench.host.applied == later > first and not bench.host.behind, "StateMachineSafety"
+    assert bench.host.metadata.topics == {"t": TAKEN["t"]}, "StateMachineSafety: topics of no one's snapshot"
+
+
+def test_a_topic_that_cannot_be_read_halts_the_node_in_its_turn(monkeypatch: pytest.MonkeyPatch):
+    bench = Bench()
+    taking(bench, monkeypatch, {**TAKEN, "u": "no topic"})
+    bench.durable(bench.append(1, commit=bench.last + 1))
+    for _ in range(3):
+        bench.durable(bench.turn())
+    halts = [effect.reason for effect in bench.outbox.take() if isinstance(effect, Halt)]
+    assert len(halts) == 1 and "cannot read" in halts[0], "StateMachineSafety: it goes on without a topic"
+    assert bench.host.applied == 0, "StateMachineSafety: something is applied behind what cannot be read"
+
+
+def test_doubts_are_noted_topic_by_topic_before_the_snapshot_counts_as_applied(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    bench = Bench(sure=False)
+    taking(bench, monkeypatch)
+    doubted = []
+    while bench.host.behind:
+        doubted.append(list(bench.doubted))
+        assert bench.copies.in_doubt and not bench.host.doubts_are_noted, "AckedDurable: not all are noted"
+        bench.durable(bench.turn())
+    assert doubted == [[("t", 3)], [("t", 3), ("u", 3)]], "AckedDurable: a copy answers as if it were whole"
+    assert bench.doubted[2:] == [("v", 3)] and not bench.copies.in_doubt, "AckedDurable: not noted, or always"

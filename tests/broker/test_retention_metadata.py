@@ -18,6 +18,7 @@ from walrus import commands, segments
 from walrus.acknowledged import Acknowledged, Run
 from walrus.broker import retention as retention_module
 from walrus.broker.retention import Retention, first_retained
+from walrus.broker.takeover import restore
 from walrus.segments import (
     DELETION_VERSION,
     FIRST_VERSION,
@@ -197,7 +198,7 @@ def test_failovers_of_topics_that_are_gone_stay_counted() -> None:
         assert metadata.failovers == ended, "DomainConsistency: a failover is forgotten with its topic"
         metadata.check_invariants()
     restored = Metadata()
-    restored.restore(metadata.snapshot())
+    restore(restored, metadata.snapshot())
     assert restored.failovers == 5, "DomainConsistency: a snapshot forgets failovers"
 
 
@@ -205,7 +206,7 @@ def test_a_snapshot_replaces_what_is_known_of_deleted_topics() -> None:
     deleted = DeleteTopic(topic="t", born=1)
     anew = RegisterTopic(topic="t", leader=1, replicas=(1,), number=2)
     behind, ahead = cluster(deleted), cluster(deleted, anew)
-    behind.restore(ahead.snapshot())
+    restore(behind, ahead.snapshot())
     assert behind.digest() == ahead.digest(), "StateMachineSafety: a number of before the snapshot stays"
 
 
@@ -274,7 +275,7 @@ def test_deleted_topics_are_forgotten_in_one_order_by_nodes_that_were_there_and_
     for name in "bca":  # not in the order of their names
         there.apply(DeleteTopic(topic=name, born=1))
     restored = Metadata()
-    restored.restore(there.snapshot())
+    restore(restored, there.snapshot())
     assert restored.next_number("b") == 2, "TrimmedStaysTrimmed: a snapshot forgets numbers of deleted topics"
     for metadata in (there, restored):
         metadata.apply(DeleteTopic(topic="t", born=1))
@@ -326,7 +327,7 @@ def test_snapshots_have_it_all_and_are_of_the_earliest_version_that_can() -> Non
         metadata = cluster(seal(1, 3, recovered=True), *changes)
         assert version(metadata) == expected, "StateMachineSafety: an earlier release would read it wrongly"
         other = Metadata()
-        other.restore(metadata.snapshot())
+        restore(other, metadata.snapshot())
         other.check_invariants()
         assert other.digest() == metadata.digest(), "StateMachineSafety"
         assert other.next_number("t") == metadata.next_number("t") and other.failovers == 1, (

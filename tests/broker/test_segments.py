@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from walrus import segments
 from walrus.acknowledged import Acknowledged, HandedOn, Run, runs_of
+from walrus.broker.takeover import restore
 from walrus.segments import (
     FIRST_VERSION,
     MAX_GROUPS,
@@ -333,7 +334,7 @@ def test_snapshot_restores_the_same_state(commands: list[Command]):
     metadata = cluster(*commands)
     other = Metadata()
     other.apply(register("left over"))
-    other.restore(metadata.snapshot())
+    restore(other, metadata.snapshot())
     assert other.digest() == metadata.digest() and other.snapshot() == metadata.snapshot(), (
         "StateMachineSafety"
     )
@@ -351,7 +352,7 @@ def test_snapshot_of_another_version_is_refused():
         msgspec.msgpack.encode({"version": VERSION + 1, "nodes": [], "topics": []}),
     ):
         try:
-            Metadata().restore(data)
+            restore(Metadata(), data)
         except UnknownCommand as refused:
             assert "snapshot" in str(refused), "MixedReleases: a node does not say what it cannot read"
         else:
@@ -368,7 +369,7 @@ def test_snapshot_whose_segments_are_no_chain_is_refused(sealed: list[int]):
         for number, segment in topic.numbered(1)
     ]
     with pytest.raises(UnknownCommand, match="one open segment"):
-        Metadata().restore(metadata.snapshot())
+        restore(Metadata(), metadata.snapshot())
         pytest.fail("NoWritesPastOpen: two segments of a topic are open, or none")
 
 
@@ -537,7 +538,7 @@ def test_a_seal_says_how_far_the_producers_of_all_segments_have_come():
         "StateMachineSafety: an earlier release would drop producers"
     )
     again = Metadata()
-    again.restore(metadata.snapshot())
+    restore(again, metadata.snapshot())
     assert again.topics["t"].producers == known, "NoDuplicateAppend: a snapshot forgets producers"
 
 
@@ -546,8 +547,9 @@ def test_what_the_release_before_has_written_is_read():
     old_segment = {"leader": 1, "incarnation": 1, "replicas": [1], "checksum": (0, 0), "recovered": False}
     old_topic["segments"] = [{**old_segment, "count": 2}, {**old_segment, "count": None}]
     metadata = Metadata()
-    metadata.restore(
-        msgspec.msgpack.encode({"version": FIRST_VERSION, "nodes": [], "topics": [("t", old_topic)]})
+    restore(
+        metadata,
+        msgspec.msgpack.encode({"version": FIRST_VERSION, "nodes": [], "topics": [("t", old_topic)]}),
     )
     assert metadata.topics["t"].groups == {} and metadata.topics["t"].cursors == {"c": Position(1, 1)}, (
         "StateMachineSafety: a snapshot of an earlier release is read otherwise"
@@ -626,7 +628,7 @@ def test_what_a_member_has_announced_that_it_knows_bounds_what_all_know() -> Non
     metadata.apply(msgspec.structs.replace(announce(4, 0), knows=1))
     assert metadata.all_know == 2, "DomainConsistency: it has read nothing yet"
     restored = Metadata()
-    restored.restore(metadata.snapshot())
+    restore(restored, metadata.snapshot())
     assert restored.all_know == 2 and restored.older_than(3) == [2], (
         "DomainConsistency: a snapshot forgets what nodes know"
     )

@@ -7,7 +7,9 @@ import pytest
 
 from tests.broker.world import EPOCH, STEP, NodeWorld, batch, three
 from walrus import protocol
+from walrus.broker import takeover
 from walrus.broker.raft_host import Changes, RaftHost
+from walrus.broker.takeover import Takeover
 from walrus.consensus.messages import Snapshot
 
 OK = b"OK"
@@ -122,10 +124,10 @@ def test_metrics_are_answered_while_a_snapshot_is_installed(monkeypatch: pytest.
         world.register(f"t{number}", 1)
     restore = RaftHost._restore
 
-    def ask(self: RaftHost, snapshot: Snapshot, changes: Changes) -> None:
+    def ask(self: RaftHost, snapshot: Snapshot, changes: Changes, *, at_once: bool = False) -> None:
         if 3 in world.nodes and self is world.nodes[3].raft_host:
             asked.append((self.applied, world.send(3, protocol.Metrics())))
-        restore(self, snapshot, changes)
+        restore(self, snapshot, changes, at_once=at_once)
 
     monkeypatch.setattr(RaftHost, "_restore", ask)
     world.start(3)
@@ -135,3 +137,25 @@ def test_metrics_are_answered_while_a_snapshot_is_installed(monkeypatch: pytest.
     answer = msgspec.json.decode(world.replies[slot][0])
     assert answer["last_applied"]["leader_id"]["term"] == 0
     assert answer["last_applied"]["index"] == applied < answer["snapshot"]["index"]
+
+
+def test_metrics_have_no_digest_of_a_part_of_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is of no index: another node would have to be just as far in the same snapshot to agree."""
+    monkeypatch.setattr(takeover, "MAX_TAKEN", 1)
+    world, asked = three(compact_entries=10), list[int]()
+    world.run(5.0)
+    world.kill(3)
+    for number in range(30):
+        world.register(f"t{number}", 1)
+    take_over = RaftHost._take_over
+
+    def ask(self: RaftHost, taken: Takeover, changes: Changes, *, at_once: bool = False) -> None:
+        take_over(self, taken, changes, at_once=at_once)
+        if not self.metadata.whole:
+            asked.append(world.send(3, protocol.Metrics()))
+
+    monkeypatch.setattr(RaftHost, "_take_over", ask)
+    world.start(3)
+    world.until(lambda: bool(asked) and bool(world.replies[asked[0]]))
+    answer = msgspec.json.decode(world.replies[asked[0]][0])
+    assert answer["metadata_digest"] is None, "StateMachineSafety: a digest of a state that no index has"

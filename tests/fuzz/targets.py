@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from walrus import protocol, segments
+from walrus.broker.takeover import restore
 from walrus.client import calls, core
 from walrus.client.errors import BadReply, WalrusError, error_for
 from walrus.consensus.journal import JournalError, RaftJournal
@@ -233,12 +234,12 @@ def metadata_snapshots(data: bytes) -> None:
     """A metadata snapshot is restored as a whole, or refused as UnknownCommand."""
     metadata = Metadata()
     try:
-        metadata.restore(data)
+        restore(metadata, data)
     except UnknownCommand:
         assert not metadata.topics and not metadata.nodes, "what is refused changes nothing"
         return
     again = Metadata()
-    again.restore(metadata.snapshot())
+    restore(again, metadata.snapshot())
     assert again.snapshot() == metadata.snapshot() and again.digest() == metadata.digest()
 
 
@@ -252,7 +253,7 @@ def metadata_commands(data: bytes) -> None:
             continue
         metadata.apply(command)
     again = Metadata()
-    again.restore(metadata.snapshot())
+    restore(again, metadata.snapshot())
     assert again.snapshot() == metadata.snapshot()
 
 

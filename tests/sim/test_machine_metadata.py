@@ -9,6 +9,7 @@ import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from walrus.broker.takeover import restore
 from walrus.leases import LeaseTable
 from walrus.segments import (
     START,
@@ -147,7 +148,7 @@ class MetadataMachine(RuleBasedStateMachine):
     def restart(self) -> None:
         """From a snapshot, as a node that was away."""
         other = Metadata()
-        other.restore(self.metadata.snapshot())
+        restore(other, self.metadata.snapshot())
         assert other.digest() == self.metadata.digest()
         self.metadata = other
 

@@ -24,7 +24,7 @@ EACH = 4 if DEEP else 2
 
 NEVER_LEGAL = {
     *("stranger", "announced_again", "shrunk", "shorter_restart", "restarted_with_less"),
-    *("power_takes_synced", "another_cursor"),
+    *("power_takes_synced", "another_cursor", "part_of_another_snapshot"),
 }
 """Nothing excuses these. The others may hit a step on which nothing depends."""
 

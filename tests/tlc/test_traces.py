@@ -296,6 +296,36 @@ def test_simulated_runs_with_faults_are_behaviours_of_both_specs() -> None:
     ]
 
 
+def taken_in_turns() -> list[Event]:
+    """A simulated run in which nodes take over snapshots of several topics, one topic a turn."""
+    options = Options(
+        topics=3,
+        producers=2,
+        consumers=1,
+        fetchers=0,
+        newcomers=0,
+        think=0.3,
+        settings={**SETTINGS, "max_segment_entries": 6, "compact_entries": 15},
+        small_shares=True,
+    )
+    recorder = Recorder(options)
+    outcome = simulate(3, options, 2_000, ("crash", "power", "pause", "network"), recorder.of)
+    assert isinstance(outcome, Result), outcome
+    return read_lines(recorder.lines(), "in turns")
+
+
+def test_a_snapshot_that_is_taken_over_in_turns_moves_the_views_of_its_topics_one_by_one() -> None:
+    run = taken_in_turns()
+    parts = [each for each in run if each.get("op") == "SnapshotTopics"]
+    assert len(parts) > 2 and len({each["topics"][0][0] for each in parts}) > 1, "try another seed"
+    (topic, current), *_ = parts[0]["topics"]
+    ahead = altered(run, "SnapshotTopics", parts[0]["node"], topics=[[topic, current + 1]])
+    whole, refused = validate({"whole": run, "ahead": ahead}, specs=[WALRUS], explain=False)
+    assert whole.accepted and Referee(run).judge()[1] == "", whole.describe()
+    assert not refused.accepted and refused.refused is not None
+    assert refused.refused["ev"] == "SnapshotTopics" and refused.followed == Referee(ahead).judge()[0]
+
+
 def test_files_are_read_and_merged_by_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = {node: tmp_path / f"node{node}.jsonl" for node in (1, 2, 3)}
     for at, each in enumerate(failover()[1:]):

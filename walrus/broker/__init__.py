@@ -3,6 +3,7 @@
     controller    the switch: hands each input to the components that it concerns
     raft_host     Raft's `Ready`: persist, send, apply; checkpoints and restores
     imaging       a snapshot of the metadata, some topics per turn
+    takeover      the snapshot of another node in place of the metadata, some topics per turn
     handshake     authenticates the two ends of a connection between nodes
     membership    hello, join, announce, removal: the members, and their addresses
     placement     where segments go: the first leader, the next one, the replica set

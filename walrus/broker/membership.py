@@ -153,7 +153,7 @@ class Members:
     @property
     def member_at(self) -> int:
         """An index of Raft's log at which this node's directory was a member's; 0 if it knows of none."""
-        if self._is_member(self._config.node_id, self.identity.directory_id):
+        if self._metadata.whole and self._is_member(self._config.node_id, self.identity.directory_id):
             return self._host.applied
         return max(self._host.announced_at, self.identity.member_at)
 
@@ -336,6 +336,8 @@ class Members:
         if node.leaving:
             why = f"node {join.node_id} is being removed: wait until it is gone, then start it again"
             return join_refused(why)
+        if not self._metadata.whole:  # it may be a member since an index that is beyond `applied`
+            return join_refused("not known yet: this node is taking over a snapshot")
         return JoinReply(
             done=True,
             error="",

@@ -20,6 +20,10 @@ may have been shortened: those of segments opened by a command up to the journal
 of all segments that a dead node led at once. The rest is applied in the next turns, which follow
 immediately; in between the node handles its inputs.
 
+**A snapshot of the leader** replaces the metadata some topics at a time (`takeover.py`), too. `applied` moves
+with the last of them; until then no command is applied, no image is begun, and this node decides nothing as
+the Raft leader. At its start, before it serves, a node takes all of them at once.
+
 **Checkpoints.** After `compact_entries` applied entries the metadata becomes a snapshot, some topics per
 turn (`imaging.py`), and Raft drops the log up to the index at which the snapshot was begun. Once the
 checkpoint is durable, every later start of this node knows the segments that were sealed in it, and the
@@ -44,7 +48,8 @@ import msgspec
 
 from walrus.broker.imaging import Image
 from walrus.broker.placement import Departures, completed
-from walrus.broker.spec_trace import record_applied, record_entry, record_restored
+from walrus.broker.spec_trace import record_applied, record_entry, record_restored, record_taken
+from walrus.broker.takeover import Takeover
 from walrus.config import Identity, NodeConfig
 from walrus.consensus.journal import RaftJournal
 from walrus.consensus.messages import COMMAND, Entry, Envelope, Ready, Restored, Rng, Role, Snapshot
@@ -133,12 +138,12 @@ class RaftHost:
         self._on_applied: OnApplied = lambda changes, now: None
         self._journal = RaftJournal(meta)
         restored = self._journal.load()
-        self._snapshot = restored.snapshot
         self._unsure_to = 0 if identity.sure else _last_index(restored)
         self._unsaved: Ready | None = None
         self._no_room = False  # whether the operator was told that the disk is full
         self._image: Image | None = None  # the snapshot that is being made, or is not known to be durable
         self._departures = Departures()
+        self._takeover: Takeover | None = None  # the snapshot of which some topics are in `metadata`
         self._committed: deque[Entry] = deque()  # durable and committed, to be applied
         self.metadata = metadata
         self.applied = 0
@@ -158,10 +163,9 @@ class RaftHost:
     def start(self, on_applied: OnApplied) -> None:
         """Install the journal's snapshot, if there is one. From now on `on_applied` is told every change."""
         self._on_applied = on_applied
-        snapshot, self._snapshot = self._snapshot, None
-        if snapshot is not None:
+        if (snapshot := self.raft.log.snapshot) is not None:
             changes = Changes()
-            self._restore(snapshot, changes)
+            self._restore(snapshot, changes, at_once=True)
             self._on_applied(changes, self._now)
 
     @property
@@ -275,7 +279,7 @@ class RaftHost:
 
         All that was committed before its term is applied here once the first entry of that term is.
         """
-        if self.raft.role is not Role.LEADER:
+        if self.raft.role is not Role.LEADER or self._takeover is not None:
             return False
         log = self.raft.log
         assert log.holds(self.applied), "StateMachineSafety: the snapshot is of more than is applied here"
@@ -283,23 +287,27 @@ class RaftHost:
 
     @property
     def behind(self) -> bool:
-        """Whether committed commands wait to be applied: another turn is due at once."""
-        return bool(self._committed)
+        """Whether topics of a snapshot, or committed commands, wait to be applied: a turn is due at once."""
+        return self._takeover is not None or bool(self._committed)
 
     def go_on(self, now: float) -> None:
-        """Apply the next commands, if any wait; go on with a snapshot that is being made."""
+        """Take over the next topics, or apply the next commands, or go on with a snapshot that is made."""
         self._now = now
         if self._outbox.halted:
             return
-        if self._committed:
-            self._apply_next(Changes())
+        changes = Changes()
+        if self._takeover is not None:
+            self._take_over(self._takeover, changes)
+            self._apply_next(changes)
+        elif self._committed:
+            self._apply_next(changes)
         else:
             self._compact()
 
     def _apply_next(self, changes: Changes) -> None:
         if self._outbox.halted:
             return  # by a snapshot of a later release: nothing that follows it fits what is here
-        if entries := self._next_committed():
+        if self._takeover is None and (entries := self._next_committed()):
             self._apply(entries, changes)
         self._copies.in_doubt = self.applied < self._unsure_to
         if not self._outbox.halted:
@@ -361,25 +369,37 @@ class RaftHost:
         if isinstance(command, Seal | RegisterTopic):
             opened_at[topic] = index
 
-    def _restore(self, snapshot: Snapshot, changes: Changes) -> None:
-        """Replace the whole metadata by a snapshot."""
+    def _restore(self, snapshot: Snapshot, changes: Changes, *, at_once: bool = False) -> None:
+        """Begin to take over a snapshot, in the place of one that this node has not taken over to the end."""
         self._observer.on_restore(snapshot)
         self._image = None
-        before = list(self.metadata.topics)
+        assert snapshot.index > self.applied, "StateMachineSafety: a snapshot moves the metadata back"
         try:
-            self.metadata.restore(snapshot.data)
+            self._takeover = Takeover(snapshot.index, snapshot.data, self.metadata)
         except UnknownCommand as error:
             self._outbox.halt(str(error))
             return
-        if self._trace is not no_trace:
-            record_restored(self._trace, self.metadata, snapshot.index)
+        changes.beyond_cursors = True  # it begins with the members
+        self._take_over(self._takeover, changes, at_once=at_once)
+
+    def _take_over(self, takeover: Takeover, changes: Changes, *, at_once: bool = False) -> None:
+        """Take over the next topics of a snapshot; with the last ones, all of it is applied."""
         unsure = self.applied < self._unsure_to
-        assert snapshot.index > self.applied, "StateMachineSafety: a snapshot moves the metadata back"
-        self.applied = snapshot.index
-        changes.restored = changes.beyond_cursors = True
-        changes.topics = dict.fromkeys(sorted({*before, *self.metadata.topics}))
-        for topic in self.metadata.topics if unsure else ():
-            self._doubt(topic)
+        try:
+            changed = takeover.finish() if at_once else takeover.go_on()
+        except UnknownCommand as error:
+            self._outbox.halt(str(error))
+            return
+        changes.topics.update(dict.fromkeys(changed))
+        if takeover.whole:
+            self._takeover, self.applied = None, takeover.index
+            changes.restored = changes.beyond_cursors = True
+        if self._trace is not no_trace:
+            record = record_restored if takeover.whole else record_taken
+            record(self._trace, self.metadata, takeover.index, changed)
+        for topic in changed if unsure else ():
+            if topic in self.metadata.topics:
+                self._doubt(topic)
 
     def _doubt(self, topic: str) -> None:
         """Note durably that a power loss may have shortened this node's copy of the open segment."""

@@ -8,7 +8,7 @@ with its index, so that a recorded run shows whether all nodes applied the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, assert_never
 
 from walrus.acknowledged import groups_told, handed_told
@@ -104,16 +104,27 @@ def record_entry(trace: Trace, entry: Entry) -> None:
         trace("Apply", index=entry.index, op="Nothing")
 
 
-def record_restored(trace: Trace, metadata: Metadata, index: int) -> None:
+def record_restored(trace: Trace, metadata: Metadata, index: int, _: Collection[str] = ()) -> None:
     """Record that a snapshot of everything up to `index` has replaced the metadata."""
-    topics = sorted(metadata.topics.items())
-    opened = [[name, topic.current] for name, topic in topics]
-    retained = [[name, topic.first] for name, topic in topics]
-    places = _places(metadata, dict(topics))
-    places["producers"] = [
-        [name, *told] for name, topic in topics for told in producers_told(topic.producers)
-    ]
-    trace("Apply", index=index, op="Snapshot", topics=opened, retained=retained, **places)
+    trace("Apply", index=index, op="Snapshot", **_as_they_are(metadata, metadata.topics))
+
+
+def record_taken(trace: Trace, metadata: Metadata, index: int, changed: Collection[str]) -> None:
+    """Record that these topics are as in a snapshot of everything up to `index`; others are not yet."""
+    gone = sorted(set(changed) - metadata.topics.keys())
+    there = [name for name in changed if name in metadata.topics]
+    trace("Apply", index=index, op="SnapshotTopics", **_as_they_are(metadata, there), gone=gone)
+
+
+def _as_they_are(metadata: Metadata, names: Iterable[str]) -> dict[str, Any]:
+    """What a node knows of these topics."""
+    topics = [(name, metadata.topics[name]) for name in sorted(names)]
+    return {
+        "topics": [[name, topic.current] for name, topic in topics],
+        "retained": [[name, topic.first] for name, topic in topics],
+        **_places(metadata, dict(topics)),
+        "producers": [[name, *told] for name, topic in topics for told in producers_told(topic.producers)],
+    }
 
 
 def producers_told(producers: Mapping[str, LastNumber]) -> list[list[object]]:

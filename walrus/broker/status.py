@@ -229,5 +229,10 @@ def _own_metrics(node: NodeView, now: float) -> dict[str, Any]:
         "recoveries": len(node.recoveries),
         "recoveries_waiting_for_sure_copies": _waiting(node.recoveries, now),
         "copies_behind": node.copies_behind,
-        "metadata_digest": node.metadata.digest() if node.metadata.segments <= MAX_DIGESTED else None,
+        "metadata_digest": _digest(node.metadata),
     }
+
+
+def _digest(metadata: Metadata) -> str | None:
+    """None if it would take long, or while some topics are of a later index than others."""
+    return metadata.digest() if metadata.whole and metadata.segments <= MAX_DIGESTED else None

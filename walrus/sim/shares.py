@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Final
 
 from walrus import leases
-from walrus.broker import cursors, imaging, lifecycle, raft_host, retention, supervisor
+from walrus.broker import cursors, imaging, lifecycle, raft_host, retention, supervisor, takeover
 from walrus.replicas import puller, reads
 
 SMALL: Final[dict[tuple[ModuleType, str], int]] = {
@@ -25,6 +25,7 @@ SMALL: Final[dict[tuple[ModuleType, str], int]] = {
     (supervisor, "MAX_SEGMENTS"): 1,
     (retention, "MAX_LOOKED"): 1,
     (raft_host, "MAX_APPLIED"): 2,
+    (takeover, "MAX_TAKEN"): 1,
     (leases, "MAX_RECONCILED"): 1,
     (puller, "MAX_PULLS"): 2,
     (reads, "MAX_AHEAD"): 2,

@@ -10,7 +10,8 @@ agree.
                       changed; recorded by another node
     of a recovery     another answer, the answer of a node that is no replica, another decider
     of a command      other cursors, another leader or replica set, in the records of all nodes; an old start
-                      announced again; a replica set that shrinks
+                      announced again; a topic of a snapshot that is ahead of it, or behind; a replica set
+                      that shrinks
     of a restart      a copy that is shorter, a fence that is gone; once more, right afterwards, with less
     of a power loss   one that takes what was synced
 """
@@ -21,7 +22,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Final
 
-from walrus.tlc.corrupting import Corruption, changed, pick, those
+from walrus.tlc.corrupting import Corruption, changed, firsts, inserted, pick, those
 from walrus.tlc.referee import START
 from walrus.tlc.trace_spec import Event, begin_of
 from walrus.tlc.trace_walrus import data_plane
@@ -224,6 +225,17 @@ def announced_again(run: list[Event], rng: Random) -> list[Event] | None:
     return _appended(run, "Announce", of=of, incarnation=incarnation)
 
 
+def part_of_another_snapshot(run: list[Event], rng: Random) -> list[Event] | None:
+    """A turn of a takeover brings a topic further than the log has it at that index, or not as far."""
+    place = pick(sorted({*those(run, "Seal")} - {*firsts(run, "Seal")}), rng)
+    if place is None:
+        return None
+    node, index, topic = (run[place][name] for name in ("node", "index", "topic"))
+    topics = [[topic, run[place]["segment"] + 1 + rng.choice((-1, 1))]]
+    part: Event = {"ev": "Apply", "node": node, "index": index, "op": "SnapshotTopics", "topics": topics}
+    return inserted(run, place, {**part, "cursors": [], "gone": []})
+
+
 def shrunk(run: list[Event], rng: Random) -> list[Event] | None:
     """A sealed segment keeps only one replica, or is given to a node that holds nothing."""
     place = pick(those(run, "Seal"), rng)
@@ -309,7 +321,7 @@ KINDS: Final[dict[str, Corruption]] = {
     for kind in (
         *(dropped, swapped, repeated, late, another_number, another_flag, another_node),
         *(another_answer, stranger, another_decider, unheard),
-        *(another_command, another_cursor, announced_again, shrunk),
+        *(another_command, another_cursor, announced_again, part_of_another_snapshot, shrunk),
         *(shorter_restart, restarted_with_less, fence_gone, power_takes_synced),
     )
 }

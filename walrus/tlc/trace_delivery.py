@@ -19,7 +19,8 @@ Group: TypeAlias = tuple[str, str]
 """(topic, group)"""
 
 _STEPS: Final = ("Receive", "Withhold", "Return", "AckEntry", "StepOver", "NoteDead")
-_APPLIED: Final = ("CommitGroups", "MoveGroup", "Snapshot")
+_SNAPSHOTS: Final = ("Snapshot", "SnapshotTopics")
+_APPLIED: Final = ("CommitGroups", "MoveGroup", *_SNAPSHOTS)
 WINDOW: Final = 1_000
 """How far above the mark entries may be out, for a run that does not say so."""
 
@@ -109,7 +110,8 @@ class _OfGroup:
         return None
 
     def _applied(self, name: str, node: int, event: Event) -> list[Event]:
-        if name == "Snapshot":
+        if name in _SNAPSHOTS:
+            name = "Snapshot"  # of one topic, which is whole at once
             for topic, segment in event["topics"]:
                 if topic == self._name:
                     self._leads(node, segment)

@@ -38,10 +38,10 @@ def _of_topic(run: Run, topic: str) -> Iterator[Event]:
     """Yield the events of one topic."""
     for event in run:
         name = str(event.get("op", event["ev"]))
-        if name == "Snapshot":
+        if name in ("Snapshot", "SnapshotTopics"):
             for _, segment in (opened for opened in event["topics"] if opened[0] == topic):
                 known = [told[1:] for told in event.get("producers", ()) if told[0] == topic]
-                yield {"ev": name, "node": event["node"], "segment": segment, "producers": known}
+                yield {"ev": "Snapshot", "node": event["node"], "segment": segment, "producers": known}
         elif event.get("topic") == topic:
             yield from _step(name, event)
 

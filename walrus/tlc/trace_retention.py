@@ -100,16 +100,21 @@ class _OfReplica:
             if event["index"] > self._committed:
                 self._committed = event["index"]
                 yield from self._command(event)
-            if of == self._start:
+            if of == self._start and self._concerned(event):
                 yield {"ev": "Apply", "index": event["index"], "first": self._first(event)}
             return
         yield from self._of_writers(event)
         if of == self._start:
             yield from self._step(event)
 
+    def _concerned(self, event: Event) -> bool:
+        """Return whether the topic is of the event's index afterwards: a part of a snapshot has some only."""
+        told = (*(name for name, _ in event.get("topics", ())), *event.get("gone", ()))
+        return event["op"] != "SnapshotTopics" or self._topic in told
+
     def _first(self, event: Event) -> int:
         """Return the topic's first segment if the event has it, else 0."""
-        if event["op"] == "Snapshot":
+        if event["op"] in ("Snapshot", "SnapshotTopics"):
             return next((first for topic, first in event.get("retained", ()) if topic == self._topic), 0)
         ours = event.get("topic") == self._topic
         told: int = event.get("number" if event["op"] == "RegisterTopic" else "first", 0) if ours else 0

@@ -27,7 +27,7 @@ _SEGMENT_EVENTS = {
 }
 _APPLIED = {
     *("RegisterTopic", "Seal", "CommitCursors", "SetReplicas", "Announce", "MarkLeaving", "RemoveNode"),
-    *("Voters", "Nothing", "Snapshot"),
+    *("Voters", "Nothing", "Snapshot", "SnapshotTopics"),
 }
 _OTHERS = {"CommitGroups", "MoveGroup", "ConfigureTopic", "Trim", "DeleteTopic", "EndTopic"}
 """Commands that change nothing of the data plane, or only a topic that is not followed."""

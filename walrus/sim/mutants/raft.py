@@ -282,6 +282,15 @@ SNAPSHOTS = (
         Slip("self._image.before(command)", "pass"),
     ),
     Mutant.of(
+        "commands_applied_to_half_a_snapshot",
+        "StateMachineSafety",
+        "commands that follow a snapshot are applied while some of its topics are not taken over yet",
+        Slip(
+            "if self._takeover is None and (entries := self._next_committed()):",
+            "if entries := self._next_committed():",
+        ),
+    ),
+    Mutant.of(
         "snapshot_pieces_repeat",
         "StateMachineSafety SnapshotError DecodeError ValidationError TypeOK",
         "a piece of a snapshot that arrives twice is taken twice",
