@@ -296,7 +296,7 @@ class _Loader:
         return JournalError(f"topic {self._topic!r}, record {position}: {reason}: {_ADVICE}")
 
 
-def _record(kind: bytes, body: HardState | Entry | SnapshotHeader | memoryview) -> bytes:
+def _record(kind: bytes, body: HardState | Entry | SnapshotHeader | bytes) -> bytes:
     return kind + msgspec.msgpack.encode(body)
 
 
@@ -304,7 +304,6 @@ def _snapshot_records(snapshot: Snapshot) -> list[bytes]:
     """The header and the chunks of a snapshot."""
     data = snapshot.data
     header = SnapshotHeader(snapshot.index, snapshot.term, snapshot.membership, len(data), crc32(data))
-    view = memoryview(data)  # a slice of it is no copy
-    chunks = [view[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES)]
+    chunks = [data[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES)]
     assert sum(map(len, chunks)) == header.size
     return [_record(_SNAPSHOT, header), *(_record(_CHUNK, chunk) for chunk in chunks)]
