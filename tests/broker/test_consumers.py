@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.broker.world import NodeWorld, batch, three
 from walrus import protocol
+from walrus.broker import consumers
+from walrus.segments import Position
 from walrus.wire import messages as m
 
 
@@ -104,6 +108,41 @@ def test_a_run_of_which_nobody_wants_the_rest_is_not_confirmed():
     world.step()
     assert world.replies[slot] == [b"OK 0"], "DeliveredIsPrefix"
     assert confirmed == [False], "DeliveredIsPrefix: the second entry reached no client"
+
+
+def held_back(world: NodeWorld, *gets: protocol.Get) -> tuple[int, list[object]]:
+    """GETs at a node: the first is asked for at once, and all answers are lost; the others come meanwhile."""
+    node = followers(world)[0]
+    world.lose = lambda sender, to, message: isinstance(message, m.GetReply)
+    slots = [world.send(node, get) for get in gets]
+    world.step()
+    return node, slots
+
+
+def no_entries(world: NodeWorld, node: int) -> None:
+    """The node's question is answered: there were no entries."""
+    asked = world.nodes[node].consumers._groups["t", ""].request
+    nothing = m.GetReply(request=asked, batch=batch(), moved=False, error="", end=Position(1, 0))
+    world.nodes[node].on_message(world.topic("t").open.leader, nothing, world.now)
+
+
+def test_a_get_that_came_after_the_question_is_not_answered_by_it_also_behind_one_that_waits():
+    world = loaded(0)
+    first, later = protocol.Get("t", "", 1, wait_ms=5_000), protocol.Get("t")
+    node, (_, slot) = held_back(world, first, later)
+    no_entries(world, node)
+    world.step()
+    assert world.replies[slot] == [], "ReadProgress: EMPTY, by an answer to an earlier question"
+    assert world.nodes[node].consumers._groups["t", ""].leader, "ReadProgress: it is not asked for in turn"
+
+
+def test_no_more_gets_are_answered_than_were_asked_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(consumers, "MAX_GET", 2)
+    world = loaded(0)
+    node, (slot,) = held_back(world, protocol.Get("t", "", 3))
+    no_entries(world, node)
+    world.step()
+    assert world.replies[slot] == [b"EMPTY"] * 2, "ReadProgress: EMPTY to a GET that was never asked for"
 
 
 def test_a_get_is_asked_again_when_the_connection_to_the_leader_was_lost():

@@ -529,7 +529,9 @@ def test_refusal_is_not_final_where_the_leader_is_heard_and_its_log_not_applied(
     join = m.Join(node_id=2, directory_id="new disk", raft_address="x", client_address="y")
     for _ in range(20):
         reply = world.nodes[3].on_join(join, world.now)
-        assert "another data directory" in reply.error and not reply.final, "node 2 was removed meanwhile"
+        assert "another data directory" in reply.error and not reply.final, (
+            "OnlyWhatWasMeant: refused for good, and node 2 was removed meanwhile"
+        )
         world.run(0.5)
     assert world.nodes[3].raft.leader_id == 1
     monkeypatch.undo()
@@ -840,3 +842,20 @@ def test_of_a_node_that_was_removed_no_numbers_of_requests_are_kept():
     assert world.ask(1, protocol.Leave(3), within=60) == [b"OK"], "OnlyWhatWasMeant"
     world.run(0.5)
     assert 3 not in cursor.latest and 3 not in seen, "ReadProgress: requests of another node pass for old"
+
+
+def test_what_is_known_to_be_fresh_says_nothing_of_a_directory_that_asked_later():
+    members, asked = three().nodes[1].members, []
+
+    def refused_for_good(directory: str) -> bool:
+        join = m.Join(node_id=2, directory_id=directory, raft_address="h:1", client_address="h:2")
+        return members.on_join(join, lambda then, now: asked.append(then), 0.0).final
+
+    assert not refused_for_good("first"), "OnlyWhatWasMeant: by metadata that may be old"
+    assert not refused_for_good("second") and len(asked) == 1, "one question at a time"
+    (fresh,) = asked
+    fresh(True, 0.1)
+    assert refused_for_good("first"), "OnlyWhatWasMeant: it asks for ever"
+    asked.clear()
+    assert not refused_for_good("second"), "OnlyWhatWasMeant: by metadata that is older than its question"
+    assert asked, "OnlyWhatWasMeant: its own question is never asked"

@@ -125,6 +125,16 @@ def test_a_run_stops_before_what_is_acknowledged_here_by_a_receipt_of_an_earlier
     assert taken == [0, 1, 3, 4], "NothingSkipped"
 
 
+def test_a_delivery_that_was_extended_is_still_the_same_delivery():
+    group, of = fresh(), topic()
+    first = take(group, of, 1)
+    assert first and group.give_back(first, 1.0), "EveryEntryAcked: what is out cannot be given back"
+    second = take(group, of, 1, 1.0)
+    assert second and second.delivery == 2 and group.extend(second, 99.0), "EveryEntryAcked"
+    assert not group.give_back(first, 2.0), "EveryEntryAcked: an earlier delivery ends a later one"
+    assert group.give_back(second, 2.0), "EveryEntryAcked: who extends a delivery cannot give it back"
+
+
 def test_a_seal_takes_along_what_is_out_and_what_is_noted_and_not_what_was_given_back():
     group, of = fresh(), topic()
     noted, again, out, back = (take(group, of, 4) for _ in range(4))

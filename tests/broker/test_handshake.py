@@ -134,6 +134,20 @@ def test_an_older_start_of_a_node_is_refused_once_a_later_one_has_called() -> No
     assert gate.call(hello(start=4, directory_id="another disk"))[1], "another directory counts by itself"
 
 
+def test_the_latest_start_that_has_called_counts_and_not_the_first() -> None:
+    gate = Gate()
+    for start in (4, 6):
+        assert gate.call(hello(start=start))[1], "CommitProgress: a later start is refused"
+        gate.callers.gone(1)
+    assert not gate.call(hello(start=5))[1], "SingleWriter: a process that a later one has replaced is back"
+
+
+def test_a_node_that_only_introduced_itself_is_not_connected() -> None:
+    gate = Gate()
+    assert gate.call(hello(start=5, target=ANY_NODE))[1]
+    assert gate.call(hello(start=6))[1], "CommitProgress: refused for a connection that has ended"
+
+
 def test_of_two_processes_with_one_identity_the_connected_one_is_kept() -> None:
     gate = Gate()
     assert gate.call(hello(start=5))[1]
@@ -390,6 +404,13 @@ def test_no_verdict_counts_before_the_callees_proof(first: Hello | Join) -> None
         caller = CallerSide(first, SECRET, nonce())
         assert caller.on_message(reply) is None
         assert caller.verdict is not None and caller.verdict.error and not caller.verdict.final
+
+
+def test_a_caller_answers_one_challenge_and_no_second() -> None:
+    caller = CallerSide(hello(), SECRET, nonce())
+    challenge = Gate(SECRET).side().on_message(caller.first).reply
+    assert isinstance(challenge, Challenge) and caller.on_message(challenge), "CommitProgress"
+    assert caller.on_message(challenge) is None and caller.verdict, "a member proves as often as it is asked"
 
 
 def test_a_recorded_challenge_proves_nothing_to_the_next_caller() -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import cast
 
 import pytest
 
 from tests.broker.test_segments import announce, cluster, seal
 from tests.broker.world import NodeWorld, batch, config, three
 from walrus import protocol
-from walrus.replicas.copies import Copies
-from walrus.replicas.repair import LONGEST_PATIENCE, MAX_REPAIRS, PUT_OFF, Repairs
+from walrus.replicas.copies import Copies, SegmentCopy
+from walrus.replicas.durability import Durable
+from walrus.replicas.puller import Puller
+from walrus.replicas.repair import LONGEST_PATIENCE, MAX_REPAIRS, PUT_OFF, CatchUp, Repairs
 from walrus.segments import Command, RemoveNode, SetReplicas
+from walrus.sim.memory import MemoryEngine
 from walrus.storage.batch import Checksum
 from walrus.storage.errors import CorruptionError
 from walrus.wire import messages as m
@@ -555,3 +559,31 @@ def test_copy_reply_tells_of_what_was_asked_for_and_not_of_a_longer_tail():
     world.step()
     expected = Checksum().extend(batch("a", "b"))
     assert [(reply.length, reply.checksum) for reply in replies] == [(2, expected)], "SealedStable"
+
+
+class Pulls:
+    """In place of a puller: notes from where entries were asked for, and gets none."""
+
+    def __init__(self) -> None:
+        self.sources: list[int] = []
+
+    def pulling(self, copy: SegmentCopy) -> bool:
+        return False
+
+    def pull(self, copy: SegmentCopy, upto: int, source: int, *_: object) -> None:
+        self.sources.append(source)
+
+
+def test_a_copy_that_lacks_entries_asks_another_source_at_each_attempt():
+    """One may be as short as this copy, or damaged at the same place."""
+    pulls, metadata = Pulls(), cluster(seal(1, 7))
+    copies = Copies(Durable(MemoryEngine()), Durable(MemoryEngine()))
+    catch_up = CatchUp(
+        config=config(1), metadata=metadata, copies=copies, puller=cast("Puller", pulls), outbox=Outbox(1)
+    )
+    catch_up.on_topic("t")
+    for attempt in range(4):
+        catch_up.on_tick(float(attempt), {2, 3})
+    assert pulls.sources == [2, 3, 2, 3], (
+        "ReplicasKept: a source that lacks the entries, too, is asked for ever"
+    )

@@ -580,6 +580,16 @@ def test_what_waits_goes_back_at_once_when_the_segment_is_full():
     assert bench.answers() == [(3, 0, 0, True, "")], "AnswersAreTrue"
 
 
+def test_what_comes_in_one_turn_behind_the_entry_that_fills_the_segment_is_handed_back():
+    bench = Bench(max_segment_bytes=4)
+    full, behind = bench.put("abcd"), bench.put("e")
+    bench.flush()
+    assert bench.writer.copy.length == 1, "SealedStable: an entry behind the one that fills the segment"
+    assert [(request, taken, refused) for request, taken, _, refused, _ in bench.answers()] == [
+        (behind, 0, True)
+    ], f"AnswersAreTrue: only {full} was taken"
+
+
 @pytest.mark.parametrize(
     ("limit", "sizes", "taken"),
     [(10, [4, 4, 4, 4], 3), (8, [4, 4, 4], 2), (1, [50, 50], 1), (9, [0, 9, 1], 2)],

@@ -228,7 +228,7 @@ class CatchUp:
         self.trimming.check_invariants()
         for key, shadow in self._shadows.items():
             assert shadow.key == key, f"{shadow.name} is filed under {key}"
-            assert shadow.name != self._copies.get(key).name, f"{shadow.name} replaces itself"
+            assert shadow.name != self._copies.get(key).name, f"AckedDurable: {shadow.name} replaces itself"
         for topic, number in self._checked.items():
             assert number < self._metadata.topics[topic].current, f"SealedStable: {topic}/{number} is open"
 
