@@ -16,6 +16,9 @@ from walrus.tlc import main as tlc
 from walrus.tlc import traces
 from walrus.tlc.referee import Referee
 from walrus.tlc.run import SpecError, TlcResult
+from walrus.tlc.trace_delivery import DELIVERY
+from walrus.tlc.trace_publish import PUBLISH
+from walrus.tlc.trace_retention import RETENTION, retained
 from walrus.tlc.trace_spec import Event, Forest
 from walrus.tlc.trace_walrus import WALRUS, data_plane
 from walrus.tlc.traces import read_events, read_lines, validate
@@ -296,26 +299,25 @@ def test_simulated_runs_with_faults_are_behaviours_of_both_specs() -> None:
     ]
 
 
-def taken_in_turns() -> list[Event]:
+def taken_in_turns(seed: int, **clients: int) -> list[Event]:
     """A simulated run in which nodes take over snapshots of several topics, one topic a turn."""
     options = Options(
         topics=3,
-        producers=2,
-        consumers=1,
         fetchers=0,
         newcomers=0,
         think=0.3,
         settings={**SETTINGS, "max_segment_entries": 6, "compact_entries": 15},
         small_shares=True,
+        **clients,
     )
     recorder = Recorder(options)
-    outcome = simulate(3, options, 2_000, ("crash", "power", "pause", "network"), recorder.of)
+    outcome = simulate(seed, options, 2_000, ("crash", "power", "pause", "network"), recorder.of)
     assert isinstance(outcome, Result), outcome
     return read_lines(recorder.lines(), "in turns")
 
 
 def test_a_snapshot_that_is_taken_over_in_turns_moves_the_views_of_its_topics_one_by_one() -> None:
-    run = taken_in_turns()
+    run = taken_in_turns(3, producers=2, consumers=1)
     parts = [each for each in run if each.get("op") == "SnapshotTopics"]
     assert len(parts) > 2 and len({each["topics"][0][0] for each in parts}) > 1, "try another seed"
     (topic, current), *_ = parts[0]["topics"]
@@ -324,6 +326,43 @@ def test_a_snapshot_that_is_taken_over_in_turns_moves_the_views_of_its_topics_on
     assert whole.accepted and Referee(run).judge()[1] == "", whole.describe()
     assert not refused.accepted and refused.refused is not None
     assert refused.refused["ev"] == "SnapshotTopics" and refused.followed == Referee(ahead).judge()[0]
+
+
+def test_the_specs_of_one_topic_follow_it_where_its_turn_comes() -> None:
+    clients = {"producers": 1, "consumers": 0, "workers": 2, "keepers": 1, "repeaters": 1}
+    runs = {f"seed {seed}": taken_in_turns(seed, **clients) for seed in (2, 5)}
+    parts = [each for run in runs.values() for each in run if each.get("op") == "SnapshotTopics"]
+    trimmed = any(first > 1 for each in parts for _, first in each["retained"])
+    assert trimmed and any(each["groups"] for each in parts) and any(each["producers"] for each in parts)
+    verdicts = validate(runs, specs=[DELIVERY, PUBLISH, RETENTION], explain=False)
+    assert {verdict.spec for verdict in verdicts} == {"Delivery", "Publish", "Retention"}
+    refused = [verdict.describe() for verdict in verdicts if not verdict.accepted]
+    assert not refused, refused
+
+
+def test_a_topic_that_a_snapshot_does_not_have_is_applied_where_it_is_dropped() -> None:
+    def applied(index: int, node: int, op: str, **values: object) -> Event:
+        return event("Apply", node, index=index, op=op, **values)
+
+    def part(index: int, gone: list[str]) -> Event:
+        return applied(index, 2, "SnapshotTopics", topics=[], retained=[], cursors=[], groups=[], gone=gone)
+
+    registered = {"topic": "a", "leader": 1, "incarnation": 0, "number": 1, "protects": False}
+    run = [
+        applied(1, 1, "RegisterTopic", **registered),
+        applied(1, 2, "RegisterTopic", **registered),
+        event("ReplicaAppend", 2, topic="a", segment=1, start=0, count=1),
+        applied(2, 1, "DeleteTopic", topic="a", born=1),
+        event("ProposeSeal", 1, topic="a", segment=1),
+        applied(3, 1, "EndTopic", topic="a", segment=1),
+        part(3, ["b"]),
+        part(3, ["a"]),
+        event("Drop", 2, topic="a", segment=1),
+    ]
+    (told,) = retained(run).values()
+    assert [each["index"] for each in told if each["ev"] == "Apply"] == [1, 3]
+    (verdict,) = validate({"run": run}, specs=[RETENTION], explain=False)
+    assert verdict.accepted, verdict.describe()
 
 
 def test_files_are_read_and_merged_by_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
