@@ -30,6 +30,9 @@ stamped = st.builds(
 )
 
 
+OTHER_NUMBER = "NoDuplicateAppend: an entry has the number of another one"
+
+
 def numbers(batch: Batch) -> list[tuple[str, int]]:
     """Producer and number of each entry."""
     runs = batch.stamps or (Stamp(batch.count, "", 0, 0),)
@@ -41,14 +44,14 @@ def numbers(batch: Batch) -> list[tuple[str, int]]:
 @given(st.lists(stamped, min_size=1, max_size=5), st.data())
 def test_joined_and_cut_each_entry_keeps_its_number(batches: list[Batch], data: st.DataObject) -> None:
     whole = concat(batches)
-    whole.check()
     expected = [number for batch in batches for number in numbers(batch)]
-    assert numbers(whole) == expected
+    assert numbers(whole) == expected, f"{OTHER_NUMBER} where batches are joined"
+    whole.check()
     start = data.draw(st.integers(0, whole.count))
     stop = data.draw(st.integers(start, whole.count))
     part = whole.slice(start, stop)
+    assert numbers(part) == expected[start:stop], f"{OTHER_NUMBER} where a batch is cut"
     part.check()
-    assert numbers(part) == expected[start:stop]
     assert bool(part.stamps) == any(producer for producer, _ in expected[start:stop])
 
 
