@@ -19,7 +19,7 @@ from walrus.protocol import Get, Metrics, Register, errors
 from walrus.replicas import copies, puller, reads, repair, replication
 from walrus.replicas.puller import Puller
 from walrus.segments import RegisterTopic
-from walrus.storage.batch import Batch
+from walrus.storage.batch import EMPTY, Batch
 from walrus.wire import messages as m
 from walrus.wire.effects import Outbox
 
@@ -186,3 +186,23 @@ def test_large_copies_share_the_room_in_bytes_and_small_ones_go_side_by_side() -
         assert sum(read.max_bytes for read in asked.values()) <= puller.MAX_PULL_BYTES
     assert [read.segment for read in asked.values()] == large, "none is starved"
     assert {read.max_bytes for read in asked.values()} == {puller.LARGEST_PIECE}
+
+
+def test_a_large_copy_is_not_starved_by_small_ones_behind_it() -> None:
+    bench, entries = Reading(), 100_000
+    pulls = Puller(copies=bench.copies, reads=bench.reads, outbox=Outbox(1))
+    for number in range(2, 1_000):
+        pulls.pull(bench.copies.get(("t", number)), entries, 2, 0.0, lambda: None)
+    asked = {read.request: read for read in bench.sent(m.Read)}
+    largest = small = 0
+    while largest < puller.LARGEST_PIECE:
+        request = next((request for request, read in asked.items() if read.segment == 2), min(asked))
+        read = asked.pop(request)
+        if read.segment == 2:
+            largest = read.max_bytes
+        else:
+            small += 1
+        piece, error = (Batch.of([b"x"]), "") if read.segment == 2 else (EMPTY, "it was small: done")
+        bench.reads.on_reply(2, m.ReadReply(request=request, batch=piece, error=error), 0.0)
+        asked |= {read.request: read for read in bench.sent(m.Read)}
+        assert small <= puller.MAX_PULLS, "FailoverProgress: small copies starve a large one"

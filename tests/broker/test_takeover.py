@@ -71,6 +71,7 @@ def taken(snapshot: Takeover, ours: Metadata, theirs: Metadata, turns: int) -> b
         assert is_gone <= gone(ours), "TrimmedStaysTrimmed: what was gone may be again"
         assert ours.failovers >= failovers, "DomainConsistency: failovers are forgotten too early"
         assert len(changed) <= takeover.MAX_TAKEN, "StateMachineSafety: a turn takes too many"
+        assert changed == sorted(changed), "StateMachineSafety: two nodes act on them in another order"
         for name in before.keys() | ours.topics.keys():
             topic = ours.topics.get(name)
             differs = before.get(name) != (msgspec.msgpack.encode(topic) if topic else None)

@@ -397,12 +397,13 @@ def test_one_that_asks_for_less_leaves_the_others_what_they_asked_for():
     assert lengths == [2, 3], "FailoverProgress: one is told of less than it has asked for"
 
 
-def test_a_piece_that_does_not_add_up_is_not_taken():
+@pytest.mark.parametrize("lengths", [(1, 1), (1, 1, 5)], ids=["all", "what is wanted adds up"])
+def test_a_piece_that_does_not_add_up_is_not_taken(lengths: tuple[int, ...]):
     """Its lengths would cut the entries elsewhere than at their source."""
     pulls = Pulls()
     pulls.ask(2)
     (read,) = pulls.take(m.Read)
-    pulls.answer(read, Batch(b"\1\0\0\0\1\0\0\0", b"abc"))
+    pulls.answer(read, Batch(b"".join(length.to_bytes(4, "little") for length in lengths), b"abc"))
     assert pulls.copy.length == 0, "PrefixAgree: a piece of other entries than its source has"
     assert not pulls.puller.pulling(pulls.copy), "FailoverProgress: a pull waits for a piece that came"
 
