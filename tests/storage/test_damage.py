@@ -166,6 +166,19 @@ def test_rot_in_an_open_log_is_found_by_the_next_read(plain: Store) -> None:
     assert caught.value.index == 50, "DeliveredIsPrefix: the damage is named elsewhere"
 
 
+def test_rot_at_the_end_of_a_tail_that_grew_under_its_reader_is_one_hole(plain: Store) -> None:
+    wal = plain.open()
+    wal.append_for_topic("t", b"read")
+    assert wal.read_next("t").index == 0
+    for number in range(1, 4):
+        wal.append_for_topic("t", b"entry %d" % number)
+    for start, _ in places(wal, "t")[1:]:
+        change(plain, start + 17, b"!")
+    with pytest.raises(CorruptionError) as caught:
+        wal.read_next("t")
+    assert (caught.value.index, caught.value.resume) == (1, 4), "DeliveredIsPrefix: the hole ends too early"
+
+
 def test_a_flip_of_any_bit_never_gives_wrong_data(tmp_path: Path) -> None:
     """Every byte that is in use, one flipped bit each: entries are right, or refused, or cut from the end."""
     platter = Platter(random.Random(3))
