@@ -6,12 +6,15 @@ import io
 import random
 import re
 import socket
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
 
+from benchmarks.handover import THREADS, Lane, turns
+from benchmarks.handover import picture as drawn_turns
 from benchmarks.latency import CONNECTIONS, Loop
 from benchmarks.latency_picture import HEIGHT, WIDTH, picture
 from benchmarks.pause_probe import mostly
@@ -37,6 +40,22 @@ def test_a_picture_of_latencies_has_a_line_for_each_load_that_goes_right_and_nev
 
 def test_one_latency_is_a_picture_too() -> None:
     ElementTree.fromstring(picture({"PUT": {"50%": [1.0]}}, "one"))
+
+
+def test_threads_that_hand_the_interpreter_over_never_work_at_once_in_the_picture() -> None:
+    times: list[list[int]] = [[] for _ in range(THREADS)]
+    for turn in range(300):  # ten steps of 1 us each, then the next thread for 10 us
+        times[turn % THREADS] += [turn * 10_000 + step * 1_000 for step in range(10)]
+    lanes = [Lane(turns(each, alone=1_000), len(each)) for each in times]
+    assert all(len(lane.turns) == 300 / THREADS for lane in lanes)
+    root = ElementTree.fromstring(drawn_turns({"steps": lanes, "<more>": lanes}))
+    panels = [group for group in root.iter() if group.tag.endswith("}g")]
+    assert len(panels) == 2
+    for panel in panels:
+        rects = [rect.attrib for rect in panel if rect.tag.endswith("rect")]
+        filled = sorted((float(r["x"]), float(r["width"])) for r in rects if r["fill"] == "#2f6fdb")
+        assert len(filled) > 40
+        assert all(x + wide <= other for (x, wide), (other, _) in pairwise(filled))
 
 
 @pytest.mark.parametrize(
