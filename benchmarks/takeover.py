@@ -12,7 +12,6 @@ writes the snapshot to Raft's journal is a row of its own.
 from __future__ import annotations
 
 import argparse
-import gc
 import random
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from walrus.broker.controller import Controller
 from walrus.config import Identity, NodeConfig
 from walrus.consensus.messages import InstallSnapshotRequest, Membership
 from walrus.segments import Member, Metadata, Segment, Topic, snapshot_encoder
+from walrus.shell import garbage
 from walrus.sim.memory import MemoryEngine
 from walrus.storage.batch import Checksum
 
@@ -75,9 +75,7 @@ def main() -> None:
     flags = parser.parse_args()
     takeover.MAX_TAKEN = flags.share
     node, data = started(), snapshot(flags.topics)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 3, 666)  # as `walrus/node.py` does
+    garbage.begin()  # as a node does
     piece = InstallSnapshotRequest(
         term=1,
         round=1,

@@ -15,6 +15,7 @@ the thin rest: it hands in events and carries out the effects that the controlle
     shell/peer_connections.py    the connections between nodes, and how a death is noticed at once
     shell/turn.py                everything that one pass of the event loop brought takes effect together
     shell/event_loop.py          an end to each batch of events, so that a turn ends in its own pass
+    shell/garbage.py             when the interpreter looks for garbage
     shell/group_commit.py        one sync at a time per engine, shared by all waiting writes
     shell/figures.py             disk, processor and memory, for METRICS
     shell/logs.py                log lines that can never stop a node
@@ -45,7 +46,6 @@ if __name__ == "__main__":
     end_quietly()
 
 import asyncio
-import gc
 import logging
 import operator
 import os
@@ -65,6 +65,7 @@ from walrus.broker.membership import other_directory
 from walrus.cli.interrupts import raise_again
 from walrus.protocol import PeerCodec, Request
 from walrus.segments import start_number
+from walrus.shell import garbage
 from walrus.shell.arguments import FlagError
 from walrus.shell.client_connections import ClientServer, Limits, Slot
 from walrus.shell.descriptors import shares
@@ -206,11 +207,8 @@ class Node:
             self._loop.add_signal_handler(number, self.stop)
         if self._tls is not None or self._access is not None:
             self._loop.add_signal_handler(signal.SIGHUP, self._reread)
-        gc.collect()
-        gc.freeze()  # the objects of now live as long as the process: exclude them from collections
-        # The middle generation has at most 40,000 objects (four young ones) and takes 15 ms to collect;
-        # 400,000 took 120 ms. Full collections take 6 ms per 1,000 topics, so they are as rare as possible.
-        gc.set_threshold(10_000, 3, 666)
+        garbage.begin()
+        self._every(garbage.EVERY, garbage.collect_young)
         self.turn.wake()
         seeker = Seeker(self.peers, also_try, self.config.raft_address, lambda: self.controller.ready)
         seeking = self._loop.create_task(seeker.run())

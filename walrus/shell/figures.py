@@ -6,6 +6,7 @@ left out, since a missing metric is noticed, while a value of 0 would be taken f
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import time
@@ -32,10 +33,15 @@ def disk(path: Path) -> dict[str, Any]:
 
 
 def process() -> dict[str, Any]:
-    """Return `pid`, `started_at` (seconds since the epoch), `cpu_seconds`, and on Linux `resident_bytes` and
-    `open_files`."""
+    """Return `pid`, `started_at` (seconds since the epoch), `cpu_seconds`, `garbage_collections` (of what is
+    young, garbage.py), and on Linux `resident_bytes` and `open_files`."""
     times = resource.getrusage(resource.RUSAGE_SELF)
-    figures = {"pid": os.getpid(), "started_at": _STARTED, "cpu_seconds": times.ru_utime + times.ru_stime}
+    figures = {
+        "pid": os.getpid(),
+        "started_at": _STARTED,
+        "cpu_seconds": times.ru_utime + times.ru_stime,
+        "garbage_collections": gc.get_stats()[1]["collections"],
+    }
     with suppress(OSError):
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         figures["resident_bytes"] = pages * resource.getpagesize()
