@@ -143,7 +143,7 @@ def test_damage_is_stepped_over_in_bounded_steps(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(reads, "MAX_DAMAGED", 2)
     bench = Reading(sealed=3)
     bench.memory.damaged |= {("t/1", 0), ("t/1", 1), ("t/1", 2)}
-    assert [bench.reads.gap_end("t", 1, start) for start in range(4)] == [2, 3, 3, 3]
+    assert [bench.reads.gap_end("t", 1, start) for start in range(5)] == [2, 3, 3, 3, 4]
 
 
 def test_pulls_and_repairs_at_once_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

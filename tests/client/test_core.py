@@ -213,6 +213,17 @@ def test_no_requests_need_no_attempt() -> None:
 # --- pipelines
 
 
+def test_answers_to_auth_and_hello_may_come_in_pieces() -> None:
+    """Nothing else is owed yet, but they are."""
+    pipeline, exchange = core.Pipeline("secret " * 3), core.Exchange(calls.register("t"))
+    pipeline.start(exchange)
+    pipeline.output()
+    for byte in protocol.OK + protocol.ok(b"positions=1"):
+        assert pipeline.input(bytes([byte])) == [], "AnsweredInOrder: a part of a greeting answers a request"
+    assert pipeline.output(), "EveryPubAnswered: a request is not sent although the token was accepted"
+    assert pipeline.input(protocol.OK) == [exchange] and exchange.results == [None], "AnswersAreTrue"
+
+
 def test_a_window_bounds_what_is_unanswered() -> None:
     pipeline, exchange = core.Pipeline(), core.Exchange(calls.put_many("t", [b"x"] * 1000))
     pipeline.start(exchange)
@@ -261,6 +272,15 @@ def test_what_was_asked_for_before_an_empty_was_heard_counts() -> None:
         exchange.reply(reply)
     assert exchange.done, "a further request is sent behind an EMPTY"
     assert calls.taken(exchange.results) == [b"x"], "DeliveredIsPrefix: what the cursor passed is dropped"
+
+
+def test_of_a_call_that_an_empty_has_ended_no_more_is_sent() -> None:
+    pipeline, exchange = core.Pipeline(), core.Exchange(calls.get_many("t", 1_000))
+    pipeline.start(exchange)
+    pipeline.output()
+    pipeline.input(protocol.ok(b"positions=1") + protocol.EMPTY * core.WINDOW)
+    assert exchange.done and pipeline.idle, "AnsweredInOrder: a connection is busy with a call that is done"
+    assert pipeline.output() == b"", "DeliveredIsPrefix: entries without a reader are asked for"
 
 
 def test_a_call_that_was_given_up_keeps_its_place() -> None:
@@ -394,6 +414,20 @@ def test_a_second_attempt_does_not_ask_the_node_to_wait_again() -> None:
         waits.append(step.exchange.call.wait)
         step.exchange.lost(addresses.current, ConnectionRefusedError())
     assert waits == [30.0, 0.0], "a call that waits takes twice the time that it was given"
+
+
+def test_a_node_that_was_asked_to_wait_is_left_the_time_for_it() -> None:
+    call, addresses = following.fetch("t", 1, 0, 30.0), core.Addresses(["a:1", "b:2"])
+    step = next(core.conduct(call, addresses, 1.0, lambda: 0.0, random.Random(1)))
+    assert isinstance(step, core.Attempt)
+    waits = step.reply_by - step.connect_by
+    assert waits == call.wait >= 30.0, "ReadProgress: a node that waits counts as silent"
+
+
+def test_after_its_client_was_closed_a_call_is_not_tried_again() -> None:
+    play = Play(PUT, [unreachable, answers(Ok())], nodes=2, closed=lambda: True)
+    assert play.asked == ["n1:1"], "EveryPubAnswered: a client that is closed connects anew"
+    assert isinstance(play.results[0], Unreachable)
 
 
 def test_a_walk_from_the_beginning_that_retention_overtakes_later_says_so() -> None:

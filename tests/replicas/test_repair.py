@@ -13,8 +13,9 @@ from walrus import protocol
 from walrus.replicas.copies import Copies, SegmentCopy
 from walrus.replicas.durability import Durable
 from walrus.replicas.puller import Puller
+from walrus.replicas.reads import Reads
 from walrus.replicas.repair import LONGEST_PATIENCE, MAX_REPAIRS, PUT_OFF, CatchUp, Repairs
-from walrus.segments import Command, RemoveNode, SetReplicas
+from walrus.segments import Command, RemoveNode, SetReplicas, Trim
 from walrus.sim.memory import MemoryEngine
 from walrus.storage.batch import Checksum
 from walrus.storage.errors import CorruptionError
@@ -294,8 +295,8 @@ def test_a_repair_ends_when_a_node_that_was_to_hold_the_segment_leaves():
 
 def test_a_raft_leader_that_comes_back_has_put_nothing_off():
     bench = Bench()
-    while bench.tick([1, 2], [1, 2, 3]):
-        pass
+    while not bench.repairs._put_off:
+        bench.tick([1, 2], [1, 2, 3])
     bench.repairs.stop()
     assert bench.tick([1, 2], [1, 2, 3]), "ReplicasKept: what did not get on then may get on now"
 
@@ -587,3 +588,29 @@ def test_a_copy_that_lacks_entries_asks_another_source_at_each_attempt():
     assert pulls.sources == [2, 3, 2, 3], (
         "ReplicasKept: a source that lacks the entries, too, is asked for ever"
     )
+
+
+def test_a_copy_made_anew_is_given_up_when_its_segment_goes():
+    memory, outbox, metadata = MemoryEngine(), Outbox(1), cluster(seal(1, 2))
+    copies = Copies(Durable(memory), Durable(MemoryEngine()))
+    reads = Reads(
+        config=config(1),
+        copies=copies,
+        metadata=metadata,
+        outbox=outbox,
+        commit_index=lambda topic, number: None,
+        first_request=0,
+    )
+    puller = Puller(copies=copies, reads=reads, outbox=outbox)
+    catch_up = CatchUp(config=config(1), metadata=metadata, copies=copies, puller=puller, outbox=outbox)
+    copies.append(copies.get(("t", 1)), 0, batch("a", "b"), lambda: None)
+    memory.damaged.add(("t/1", 0))
+    with pytest.raises(CorruptionError):
+        copies.read(copies.get(("t", 1)), 0, 2, 1, 100)
+    catch_up.on_topic("t")
+    catch_up.on_tick(1.0, {2, 3})
+    (read,) = (e.message for e in outbox.take() if isinstance(e, Send) and isinstance(e.message, m.Read))
+    metadata.apply(Trim(topic="t", old=1, first=2))
+    catch_up.on_topic("t")
+    reads.on_reply(2, m.ReadReply(request=read.request, batch=batch("a", "b"), error=""), 1.0)
+    assert not memory.entries.get("t/1~"), "SpaceIsGivenBack: what is gone is copied"

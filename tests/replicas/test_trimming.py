@@ -72,3 +72,11 @@ def test_of_topics_that_are_deleted_no_numbers_are_kept() -> None:
     bench.metadata.apply(DeleteTopic(topic="v", born=1))
     bench.trimming.on_snapshot()
     assert not bench.trimming._first, "SpaceIsGivenBack: a name stays that a snapshot does not have"
+
+
+def test_copies_that_a_start_finds_go_like_those_written_since() -> None:
+    bench = Bench(3)
+    bench.copies = Copies(Durable(bench.memory), Durable(MemoryEngine()))
+    bench.trimming = Trimming(metadata=bench.metadata, copies=bench.copies, on_gone=bench.gone.append)
+    assert bench.apply(Trim(topic="t", old=1, first=3)) == [("t", 1), ("t", 2)], "SpaceIsGivenBack"
+    assert sorted(bench.copies.known()) == [("t", 3), ("u", 1)], "SpaceIsGivenBack: a name stays"

@@ -261,7 +261,9 @@ class Pipeline:
                 answered[id(exchange)] = exchange
                 if exchange.sent == exchange.call.count:  # an EMPTY may have ended it
                     self._sending.pop(id(exchange), None)
-        if not self._owed and self._parser.buffered:  # the next call would take it for its own reply
+        greeting = not self._greeting and not self._greeted  # with a token it is answered before any request
+        if not self._owed and not greeting and self._parser.buffered:
+            # The next call would take it for its own reply.
             raise ProtocolError("part of a reply to no request")
         return list(answered.values())
 
