@@ -7,9 +7,9 @@ file of its own, a store of 100 bytes into a mapping of its own, or an append of
 own of one engine. First one thread does so by itself; a step that takes four times as long as it usually took
 there has waited, nearly always for the interpreter.
 
-The picture has a lane for each thread, filled where it works. A system call lets the interpreter go, so the
-next thread takes it over within microseconds, and the first waits for the others again; without one a thread
-keeps it for the 5 ms of `sys.getswitchinterval`.
+The picture has a lane for each thread, filled where it works, and of each kind the piece with the most
+turns. A system call lets the interpreter go, so the next thread takes it over within microseconds, and the
+first waits for the others again; without one a thread keeps it for the 5 ms of `sys.getswitchinterval`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ import statistics
 import tempfile
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from html import escape
 from itertools import pairwise
 from pathlib import Path
@@ -33,11 +34,9 @@ from rich.table import Table
 
 from walrus import FsyncSchedule, Walrus
 
-THREADS, STEPS, BYTES = 3, 20_000, 100
+THREADS, BYTES = 3, 100
 WAITED = 4
 """A step that takes so many times as long as it usually takes a thread by itself has waited."""
-WINDOW = 20
-"""So many turns of a thread are in the picture."""
 WIDTH, LANE, GAP, LEFT, TOP = 720, 16, 60, 70, 46
 INK, SOFT, GRID, WORK = "#1d2327", "#667079", "#dfe3e6", "#2f6fdb"
 
@@ -73,15 +72,15 @@ def turns(times: Sequence[int], alone: float) -> list[Span]:
     return [*found, (begin, times[-1])]
 
 
-def repeated(steps: Sequence[Step]) -> list[list[int]]:
-    """Have a thread repeat each of these steps, all at once. Return the time before each step, in ns."""
+def repeated(steps: Sequence[Step], count: int) -> list[list[int]]:
+    """Have a thread repeat each of these steps so often, all at once. Return when each began, in ns."""
     lanes: list[list[int]] = [[] for _ in steps]
     ready = threading.Barrier(len(steps))
 
     def work(step: Step, times: list[int]) -> None:
         note, now = times.append, time.perf_counter_ns
         ready.wait()
-        for _ in range(STEPS):
+        for _ in range(count):
             note(now())
             step()
 
@@ -95,11 +94,11 @@ def repeated(steps: Sequence[Step]) -> list[list[int]]:
     return lanes
 
 
-def record(steps: Sequence[Step]) -> list[Lane]:
+def record(steps: Sequence[Step], count: int) -> list[Lane]:
     """Return what threads do that repeat each of these steps at once."""
-    (first,) = repeated(steps[:1])
+    (first,) = repeated(steps[:1], count)
     alone = usual(first)
-    return [Lane(turns(times, alone), len(times)) for times in repeated(steps)]
+    return [Lane(turns(times, alone), len(times)) for times in repeated(steps, count)]
 
 
 @contextmanager
@@ -134,22 +133,33 @@ def appends(root: Path) -> Iterator[list[Step]]:
         yield [lambda topic=f"topic-{number}": wal.append(topic, data) for number in range(THREADS)]  # type: ignore[misc]
 
 
+class Kind(NamedTuple):
+    """A step that is repeated: how often, and how many ns of that the picture has."""
+
+    made: Callable[[Path], AbstractContextManager[list[Step]]]
+    times: int
+    shown: int
+
+
 KINDS = {
-    "pwrite": pwrites,
-    "a store into a mapping": stores,
-    "append of the engine (pwritev)": appends,
+    "pwrite": Kind(pwrites, 30_000, 1_500_000),
+    "a store into a mapping": Kind(stores, 300_000, 30_000_000),
+    "append of the engine (pwritev)": Kind(appends, 30_000, 30_000_000),
 }
 
 
-def window(lanes: Sequence[Lane]) -> Span:
-    """Return a piece of the middle in which a thread has `WINDOW` turns, or all of what they did together."""
+def window(lanes: Sequence[Lane], most: int) -> Span:
+    """Return the piece of at most so many ns in which the most turns begin, while all threads run."""
     begin = max(lane.turns[0][0] for lane in lanes)
     end = min(lane.turns[-1][1] for lane in lanes)
-    shown = [span for span in lanes[0].turns if begin <= span[0] and span[1] <= end]
-    if len(shown) <= WINDOW:
-        return begin, end
-    first = (len(shown) - WINDOW) // 2
-    return shown[first][0], shown[first + WINDOW][0]
+    starts = sorted(start for lane in lanes for start, _ in lane.turns if begin <= start < end)
+    long = min(most, end - begin)
+    first = max(
+        (start for start in starts if start + long <= end),
+        key=lambda start: bisect_left(starts, start + long) - bisect_left(starts, start),
+        default=begin,
+    )
+    return first, first + long
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", ink: str = SOFT) -> str:
@@ -158,7 +168,7 @@ def _text(x: float, y: float, text: str, anchor: str = "start", ink: str = SOFT)
 
 def panel(name: str, lanes: Sequence[Lane]) -> str:
     """Return the lanes of one kind, with the time that they span."""
-    begin, end = window(lanes)
+    begin, end = window(lanes, KINDS[name].shown)
     parts = [_text(0, -8, f"{name}: {(end - begin) / 1e6:.3g} ms", ink=INK)]
     for number, lane in enumerate(lanes):
         y = number * (LANE + 4)
@@ -210,8 +220,8 @@ def main() -> None:
     options = parser.parse_args()
     found: dict[str, list[Lane]] = {}
     for name, kind in KINDS.items():
-        with tempfile.TemporaryDirectory() as directory, kind(Path(directory)) as steps:
-            found[name] = record(steps)
+        with tempfile.TemporaryDirectory() as directory, kind.made(Path(directory)) as steps:
+            found[name] = record(steps, kind.times)
     Console(width=100).print(table(found))
     if options.svg:
         options.svg.write_text(picture(found), encoding="utf-8")

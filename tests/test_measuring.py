@@ -48,7 +48,7 @@ def test_threads_that_hand_the_interpreter_over_never_work_at_once_in_the_pictur
         times[turn % THREADS] += [turn * 10_000 + step * 1_000 for step in range(10)]
     lanes = [Lane(turns(each, alone=1_000), len(each)) for each in times]
     assert all(len(lane.turns) == 300 / THREADS for lane in lanes)
-    root = ElementTree.fromstring(drawn_turns({"steps": lanes, "<more>": lanes}))
+    root = ElementTree.fromstring(drawn_turns({"pwrite": lanes, "a store into a mapping": lanes}))
     panels = [group for group in root.iter() if group.tag.endswith("}g")]
     assert len(panels) == 2
     for panel in panels:
