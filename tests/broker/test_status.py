@@ -115,13 +115,19 @@ def test_copies_that_are_behind_are_counted(behind: bool):
     world.until(lambda: world.metrics(slow)["copies_behind"] == 0)
 
 
-def test_metrics_are_answered_while_a_snapshot_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is applied is then below the log, so its term is not known."""
-    world, asked = three(compact_entries=10), list[tuple[int, str]]()
+def behind_a_snapshot() -> NodeWorld:
+    """Node 3 is down, and lacks more than the logs of the others still have."""
+    world = three(compact_entries=10)
     world.run(5.0)
     world.kill(3)
     for number in range(30):
         world.register(f"t{number}", 1)
+    return world
+
+
+def test_metrics_are_answered_while_a_snapshot_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is applied is then below the log, so its term is not known."""
+    world, asked = behind_a_snapshot(), list[tuple[int, str]]()
     restore = RaftHost._restore
 
     def ask(self: RaftHost, snapshot: Snapshot, changes: Changes, *, at_once: bool = False) -> None:
@@ -142,11 +148,7 @@ def test_metrics_are_answered_while_a_snapshot_is_installed(monkeypatch: pytest.
 def test_metrics_have_no_digest_of_a_part_of_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is of no index: another node would have to be just as far in the same snapshot to agree."""
     monkeypatch.setattr(takeover, "MAX_TAKEN", 1)
-    world, asked = three(compact_entries=10), list[int]()
-    world.run(5.0)
-    world.kill(3)
-    for number in range(30):
-        world.register(f"t{number}", 1)
+    world, asked = behind_a_snapshot(), list[int]()
     take_over = RaftHost._take_over
 
     def ask(self: RaftHost, taken: Takeover, changes: Changes, *, at_once: bool = False) -> None:

@@ -6,13 +6,13 @@ import random
 
 import pytest
 
+from tests.consensus.test_replication import append
 from walrus.consensus.election import Election
 from walrus.consensus.follower import Following
 from walrus.consensus.leader import Leadership
 from walrus.consensus.log import LogPosition, RaftLog
 from walrus.consensus.messages import (
     COMMAND,
-    AppendEntriesRequest,
     AppendEntriesResponse,
     Entry,
     HardState,
@@ -123,14 +123,7 @@ def test_a_server_that_leads_holds_no_half_of_a_snapshot() -> None:
 
 def test_entries_that_contradict_the_last_committed_one_are_refused() -> None:
     log = log_of(1, 1, 1)
-    message = AppendEntriesRequest(
-        term=2,
-        round=0,
-        prev_log_index=2,
-        prev_log_term=1,
-        leader_commit=0,
-        entries=(Entry(2, 3, COMMAND, b""),),
-    )
+    message = append(2, prev=(2, 1), entries=[(3, 2)])
     assert entries_flaw(message, log, 2) is None
     assert entries_flaw(message, log, 3), "CommittedNeverLost: what is committed would be cut off"
 

@@ -48,7 +48,7 @@ import msgspec
 
 from walrus.broker.imaging import Image
 from walrus.broker.placement import Departures, completed
-from walrus.broker.spec_trace import record_applied, record_entry, record_restored, record_taken
+from walrus.broker.spec_trace import record_applied, record_entry, record_snapshot
 from walrus.broker.takeover import Takeover
 from walrus.config import Identity, NodeConfig
 from walrus.consensus.journal import RaftJournal
@@ -295,14 +295,13 @@ class RaftHost:
         self._now = now
         if self._outbox.halted:
             return
+        if not self.behind:
+            self._compact()
+            return
         changes = Changes()
         if self._takeover is not None:
             self._take_over(self._takeover, changes)
-            self._apply_next(changes)
-        elif self._committed:
-            self._apply_next(changes)
-        else:
-            self._compact()
+        self._apply_next(changes)
 
     def _apply_next(self, changes: Changes) -> None:
         if self._outbox.halted:
@@ -395,8 +394,7 @@ class RaftHost:
             self._takeover, self.applied = None, takeover.index
             changes.restored = changes.beyond_cursors = True
         if self._trace is not no_trace:
-            record = record_restored if takeover.whole else record_taken
-            record(self._trace, self.metadata, takeover.index, changed)
+            record_snapshot(self._trace, self.metadata, takeover.index, changed)
         for topic in changed if unsure else ():
             if topic in self.metadata.topics:
                 self._doubt(topic)

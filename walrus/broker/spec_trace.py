@@ -104,13 +104,11 @@ def record_entry(trace: Trace, entry: Entry) -> None:
         trace("Apply", index=entry.index, op="Nothing")
 
 
-def record_restored(trace: Trace, metadata: Metadata, index: int, _: Collection[str] = ()) -> None:
-    """Record that a snapshot of everything up to `index` has replaced the metadata."""
-    trace("Apply", index=index, op="Snapshot", **_as_they_are(metadata, metadata.topics))
-
-
-def record_taken(trace: Trace, metadata: Metadata, index: int, changed: Collection[str]) -> None:
-    """Record that these topics are as in a snapshot of everything up to `index`; others are not yet."""
+def record_snapshot(trace: Trace, metadata: Metadata, index: int, changed: Collection[str]) -> None:
+    """Record that these topics are as in a snapshot of everything up to `index`; with the last ones, all."""
+    if metadata.whole:
+        trace("Apply", index=index, op="Snapshot", **_as_they_are(metadata, metadata.topics))
+        return
     gone = sorted(set(changed) - metadata.topics.keys())
     there = [name for name in changed if name in metadata.topics]
     trace("Apply", index=index, op="SnapshotTopics", **_as_they_are(metadata, there), gone=gone)

@@ -80,8 +80,7 @@ class Takeover:
         return self._take(len(self._coming) + len(self._left))
 
     def _take(self, most: int) -> list[str]:
-        taken = [_topic(encoded) for encoded in reversed(self._coming[-most:])] if self._coming else []
-        del self._coming[len(self._coming) - len(taken) :]
+        taken = [_topic(self._coming.pop()) for _ in range(min(most, len(self._coming)))]
         if not self._begun:
             self._begun = True
             self._metadata.admit(self._frame.nodes, only=False)
